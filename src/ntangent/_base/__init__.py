@@ -1,0 +1,1 @@
+"""What every layer shares: errors, argument checks, the registry, tolerances."""
