@@ -29,7 +29,7 @@ bench: .venv/.installed  ## time every backend on this machine
 	$(BIN)/ntangent bench
 
 docs: .venv/.docs  ## build the documentation into site/, warnings are errors
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
