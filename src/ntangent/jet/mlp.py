@@ -42,7 +42,7 @@ class _Pointwise(nn.Module):
 FUNCTIONS = ("sin", "cos", "exp", "erf", "atan", "asinh", "square")
 
 
-def MLP(  # noqa: N802 - reads like the class it returns
+def MLP(
     inputs: int,
     outputs: int,
     *,
