@@ -58,7 +58,9 @@ def fit(dtype: torch.dtype = torch.float64) -> Callable[[Tensor], Tensor]:
     return lambda t: t[0] * torch.exp(-t[1] * x) + t[2] * torch.exp(-t[3] * x) - data
 
 
-def tanh_net(dtype: torch.dtype = torch.float64, width: int = 5, points: int = 40) -> Callable[[Tensor], Tensor]:
+def tanh_net(
+    dtype: torch.dtype = torch.float64, width: int = 5, points: int = 40
+) -> Callable[[Tensor], Tensor]:
     """Residuals of fitting sin(3x) by a network of ``width`` tanh units (3·width parameters)."""
     x = torch.linspace(-1, 1, points, dtype=dtype)
 
@@ -108,7 +110,9 @@ def same_bits(a: object, b: object) -> bool:
     return type(a) is type(b) and a == b
 
 
-def resumes(make: Callable[[], Stage], problem: Callable[[], Objective], theta: Tensor, cuts: list[int]) -> bool:
+def resumes(
+    make: Callable[[], Stage], problem: Callable[[], Objective], theta: Tensor, cuts: list[int]
+) -> bool:
     """Whether a run cut at every iteration of ``cuts`` ends with the bits of one never cut."""
     whole = drive(make(), problem(), theta)
     state = make().begin(problem(), theta)

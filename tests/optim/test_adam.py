@@ -64,14 +64,20 @@ def test_one_gradient_per_iteration():
 
 def test_resumes_with_the_same_bits():
     assert resumes(
-        lambda: Adam(60, lr=0.01, schedule=Cosine()), lambda: LeastSquares(tanh_net()), net_start(), [7, 8, 31]
+        lambda: Adam(60, lr=0.01, schedule=Cosine()),
+        lambda: LeastSquares(tanh_net()),
+        net_start(),
+        [7, 8, 31],
     )
 
 
 def test_stop_reasons():
     objective = LeastSquares(rosenbrock)
     assert drive(Adam(5), objective, torch.ones(3)).stop == "the loss is exactly zero"
-    assert drive(Adam(5), LeastSquares(lambda t: 1 + t * t), torch.zeros(1)).stop == "the gradient is exactly zero"
+    assert (
+        drive(Adam(5), LeastSquares(lambda t: 1 + t * t), torch.zeros(1)).stop
+        == "the gradient is exactly zero"
+    )
     reached = drive(Adam(9999, lr=0.05, tolerance=1e-3), objective, torch.zeros(3))
     assert reached.stop == "the loss reached the tolerance 0.001" and reached.loss <= 1e-3
     stage = Adam(5)

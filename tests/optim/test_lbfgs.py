@@ -139,9 +139,7 @@ def test_single_precision():
 
 
 def test_resumes_with_the_same_bits():
-    assert resumes(
-        lambda: LBFGS(60, history=5), lambda: LeastSquares(tanh_net()), net_start(), [1, 6, 7, 40]
-    )
+    assert resumes(lambda: LBFGS(60, history=5), lambda: LeastSquares(tanh_net()), net_start(), [1, 6, 7, 40])
 
 
 def test_history_is_bounded_and_states_are_values():

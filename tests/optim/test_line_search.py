@@ -41,14 +41,18 @@ def wave(a, b, c):
 )
 def test_both_conditions_hold(a, b, c, step, curvature):
     f, df = wave(a, b, c)
-    result = strong_wolfe(lambda t: (f(t), df(t), t), f(0), df(0), step, curvature=curvature, max_evaluations=80)
+    result = strong_wolfe(
+        lambda t: (f(t), df(t), t), f(0), df(0), step, curvature=curvature, max_evaluations=80
+    )
     assert result.outcome == "wolfe", result
     assert conditions(f, df, result, curvature=curvature)
     assert result.payload == result.step and result.value == f(result.step) < f(0)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.floats(1e-2, 1e2), st.floats(0, 2), st.floats(0.1, 5), st.integers(-300, 300), st.integers(-200, 200))
+@given(
+    st.floats(1e-2, 1e2), st.floats(0, 2), st.floats(0.1, 5), st.integers(-300, 300), st.integers(-200, 200)
+)
 def test_units_of_value_and_step_do_not_matter(a, b, c, power, stretch):
     """Scaling both axes by powers of two gives the same search, bit for bit."""
     f, df = wave(a, b, c)
@@ -82,7 +86,12 @@ def test_agrees_with_scipy(start):
     tight = 0.01
     theirs = scipy_line_search(f, g, x, d, c2=tight, maxiter=50)[0]
     ours = strong_wolfe(
-        lambda t: (f(x + t * d), g(x + t * d) @ d, None), f(x), g(x) @ d, 1.0, curvature=tight, max_evaluations=50
+        lambda t: (f(x + t * d), g(x + t * d) @ d, None),
+        f(x),
+        g(x) @ d,
+        1.0,
+        curvature=tight,
+        max_evaluations=50,
     )
     assert theirs is not None and ours.outcome == "wolfe"
     assert conditions(lambda t: f(x + t * d), lambda t: g(x + t * d) @ d, ours, curvature=tight)
@@ -119,7 +128,9 @@ def test_ends_are_told_apart():
     assert "did not bracket" in falling.reason
     constant = strong_wolfe(lambda t: (1.0, 0.0, None), 1.0, -1e-30)
     assert constant.outcome == "failure"  # a decrease that rounds to nothing is not a decrease
-    kink = strong_wolfe(lambda t: (abs(t - 1), math.copysign(1, t - 1), None), 1.0, -1.0, 0.3, max_evaluations=99)
+    kink = strong_wolfe(
+        lambda t: (abs(t - 1), math.copysign(1, t - 1), None), 1.0, -1.0, 0.3, max_evaluations=99
+    )
     assert kink.outcome == "decrease" and kink.value < 1e-3
     assert isinstance(kink, LineSearchResult)
 

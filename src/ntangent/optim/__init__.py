@@ -6,7 +6,17 @@ stops, or changes its course, because a loss is small in itself.
 
 from ntangent.optim.adam import Adam
 from ntangent.optim.lbfgs import LBFGS
+from ntangent.optim.levenberg_marquardt import LevenbergMarquardt
 from ntangent.optim.line_search import LineSearchResult, strong_wolfe
 from ntangent.optim.schedules import Cosine, ExponentialDecay, Schedule
 
-__all__ = ["LBFGS", "Adam", "Cosine", "ExponentialDecay", "LineSearchResult", "Schedule", "strong_wolfe"]
+__all__ = [
+    "LBFGS",
+    "Adam",
+    "Cosine",
+    "ExponentialDecay",
+    "LevenbergMarquardt",
+    "LineSearchResult",
+    "Schedule",
+    "strong_wolfe",
+]
