@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -27,5 +29,5 @@ def tolerance(dtype: torch.dtype, order: int = 0, terms: int = 1, safety: float 
         safety: what a chain of layers and a few ulp of the elementary functions may add. Against
             50 digits the rows of the activation table use less than a quarter of the default.
     """
-    eps: float = torch.finfo(dtype).eps
-    return safety * eps * (1 + order) ** 1.5 * float(terms) ** 0.5
+    eps = float(torch.finfo(dtype).eps)
+    return float(safety * eps * math.pow(1 + order, 1.5) * math.sqrt(terms))

@@ -111,7 +111,8 @@ class _Product(Function):
     def vmap(
         info: Any, in_dims: Any, a: Tensor, b: Tensor, directions: int, degree: int
     ) -> tuple[Tensor, int]:
-        return product(*fold_batch(info, in_dims, a, b), directions, degree), 1
+        a, b = fold_batch(info, in_dims, a, b)
+        return product(a, b, directions, degree), 1
 
 
 class _Correlate(Function):
@@ -147,7 +148,8 @@ class _Correlate(Function):
     def vmap(
         info: Any, in_dims: Any, s: Tensor, g: Tensor, directions: int, degree: int
     ) -> tuple[Tensor, int]:
-        return correlate(*fold_batch(info, in_dims, s, g), directions, degree), 1
+        s, g = fold_batch(info, in_dims, s, g)
+        return correlate(s, g, directions, degree), 1
 
 
 def product(a: Tensor, b: Tensor, directions: int, degree: int) -> Tensor:

@@ -8,7 +8,8 @@ working precision high enough for all of the 50 digits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import mpmath
@@ -109,7 +110,7 @@ DEFINITIONS: dict[str, Branches] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def taylor(definition: Branches, x0: float, order: int) -> tuple[Real, ...]:
     """Return the Taylor coefficients 0..order of a function at a point, to 50 digits."""
     with mp.workdps(DIGITS):
@@ -165,7 +166,7 @@ def polygon(values: Sequence[Real]) -> list[Real]:
     above = [mpf(0)] * len(values)
     for k, height in hull[:1]:
         above[k] = mp.exp(height)
-    for (i, low), (j, high) in zip(hull, hull[1:], strict=False):
+    for (i, low), (j, high) in pairwise(hull):
         for k in range(i + 1, j + 1):
             above[k] = mp.exp(low + (high - low) * (k - i) / (j - i))
     return above

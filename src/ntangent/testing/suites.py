@@ -383,17 +383,15 @@ def _check_network(
                 check_series(_coefficients(got), _coefficients(expected), label, width)
     raw = derivatives(net, x, 2, directions[0], backend)
     check_series(raw, derivatives(net, x, 2, directions[0], "autograd"), f"{case}, derivatives()", width)
-    got, expected = (
-        _gradients(net, x, directions, min(order, 3), which) for which in (backend, "autograd")
-    )
-    for label, g, e in zip(("x", "directions", *dict(net.named_parameters())), got, expected, strict=True):
+    ours, exact = (_gradients(net, x, directions, min(order, 3), which) for which in (backend, "autograd"))
+    for label, g, e in zip(("x", "directions", *dict(net.named_parameters())), ours, exact, strict=True):
         check_series(g[None], e[None], f"{case}, gradient in {label}", width * len(x))
     low = net.to(torch.float32)
     single = jet(low, x.float(), order, directions[0].float(), backend)
     if single.dtype != torch.float32:
         raise AssertionError(f"{case}: float32 became {single.dtype}")
-    exact = jet(low.to(torch.float64), x.float().double(), order, directions[0].float().double(), "autograd")
-    check_series(_coefficients(single), _coefficients(exact), f"{case}, float32", width)
+    double = jet(low.to(torch.float64), x.float().double(), order, directions[0].float().double(), "autograd")
+    check_series(_coefficients(single), _coefficients(double), f"{case}, float32", width)
 
 
 def _gradients(
