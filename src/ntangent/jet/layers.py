@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ntangent._base.check import under_transform
 from ntangent._base.errors import ArgumentError, MissingRule
 from ntangent.jet import activations as table
 from ntangent.jet.activations import Activation
@@ -212,7 +213,7 @@ def power(base: Any, exponent: Any) -> Jet:
 
 def _tensor_power(base: Jet, exponent: Tensor) -> Jet:
     """Return base**exponent for a tensor of exponents: entry by entry where they are few and constant."""
-    if exponent.requires_grad or torch._C._functorch.is_functorch_wrapped_tensor(exponent):
+    if exponent.requires_grad or under_transform(exponent):
         return activate(_multiply(activate(base, table.LOG), exponent), table.EXP)
     shape = torch.broadcast_shapes(base.shape, exponent.shape)
     total: Any = torch.zeros(shape, dtype=base.dtype, device=base.device)
@@ -233,10 +234,12 @@ def _reverse_power(exponent: Jet, base: Any) -> Jet:
 def linear(input: Any, weight: Any, bias: Any = None) -> Jet:
     """Return input·weightᵀ + bias: one matrix product for all orders; the bias touches order 0 only."""
     if isinstance(weight, Jet) or isinstance(bias, Jet):
-        total: Any = torch.matmul(input, weight.transpose(-1, -2))
+        total: Any = torch.matmul(input, weight if weight.ndim == 1 else weight.transpose(-1, -2))
         return add(total, 0 if bias is None else bias)
     rows = F.linear(input.data, weight)
-    if bias is not None:
+    if bias is not None and under_transform(bias):
+        rows = torch.cat([rows[:1] + bias, rows[1:]])  # a bias under vmap has an axis that rows may lack
+    elif bias is not None:
         # The rows are fresh, so the bias can go in place.
         rows[0] += bias
     if LINEAR_TAPE:

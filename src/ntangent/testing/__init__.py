@@ -4,7 +4,7 @@ Needs the extra ``test`` (mpmath, hypothesis). Nothing else in the package impor
 """
 
 from ntangent.testing.oracles import DEFINITIONS as DEFINITIONS
-from ntangent.testing.oracles import nested_forward as nested_forward
+from ntangent.testing.oracles import nested_reverse as nested_reverse
 from ntangent.testing.oracles import taylor_of_composition as taylor_of_composition
 from ntangent.testing.suites import check_activation as check_activation
 from ntangent.testing.suites import check_backend as check_backend

@@ -1,4 +1,4 @@
-"""Independent answers: functions by definition at 50 digits, and nested forward differentiation.
+"""Independent answers: functions by definition at 50 digits, and nested differentiation.
 
 Nothing here uses the activation table or the recurrences. A definition is written as one would in
 a book, in mpmath; its Taylor coefficients come from mpmath's own numerical differentiation at a
@@ -172,24 +172,24 @@ def polygon(values: Sequence[Real]) -> list[Real]:
     return above
 
 
-def nested_forward(f: Callable[[Tensor], Tensor], order: int) -> list[Tensor]:
+def nested_reverse(f: Callable[[Tensor], Tensor], order: int) -> list[Tensor]:
     """Return the Taylor coefficients 0..order at t = 0 of a tensor function of one scalar.
 
-    By ``order`` nested forward-mode passes of torch.func: any output shape, no Taylor rules.
+    By ``order`` nested reverse passes, without any Taylor rule. A pass differentiates w·f(t) in t
+    for a symbolic cotangent w; the result is linear in w, and its gradient in w is the derivative
+    of f, whatever the shape of f.
     """
-    functions = [f]
-    for _ in range(order):
-        functions.append(_tangent(functions[-1]))
-    zero = torch.zeros((), dtype=torch.float64)
-    values, factorial = [], 1.0
-    for k, g in enumerate(functions):
-        factorial *= max(k, 1)
-        values.append(g(zero) / factorial)
-    return values
-
-
-def _tangent(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def derivative(t: Tensor) -> Tensor:
-        return torch.func.jvp(f, (t,), (torch.ones_like(t),))[1]  # type: ignore[no-any-return]
-
-    return derivative
+    with torch.enable_grad():
+        t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        y = f(t)
+        w = torch.zeros_like(y, requires_grad=True)
+        pairing = (w * y).sum()
+        values, factorial = [], 1.0
+        for k in range(order + 1):
+            factorial *= max(k, 1)
+            (row,) = torch.autograd.grad(pairing, w, retain_graph=True, allow_unused=True)
+            values.append(torch.zeros_like(y) if row is None else row / factorial)
+            if k < order and pairing.requires_grad:
+                (slope,) = torch.autograd.grad(pairing, t, create_graph=True, allow_unused=True)
+                pairing = (0 * w).sum() if slope is None else slope + (0 * w).sum()
+    return [value.detach() for value in values]
