@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -20,4 +22,4 @@ def tolerance(dtype: torch.dtype, order: int = 0, terms: int = 1, safety: float 
             quadrature.
         safety: the constant that covers the condition of a typical layer chain.
     """
-    return safety * torch.finfo(dtype).eps * (1 + order) * float(terms) ** 0.5
+    return safety * torch.finfo(dtype).eps * (1 + order) * math.sqrt(terms)
