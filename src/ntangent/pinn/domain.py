@@ -50,7 +50,6 @@ class Box:
         check_choice(name, self.names, "coordinate")
         return next((low, high) for known, low, high in self.intervals if known == name)
 
-
     def holds(self, name: str, x: float) -> bool:
         """Return whether a number lies in the interval of a coordinate, within rounding to float32."""
         low, high = self.interval(name)
