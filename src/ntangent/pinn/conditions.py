@@ -81,7 +81,7 @@ def points_in(points: Any, problem: Any, dtype: torch.dtype, device: torch.devic
 def evaluate(value: Any, points: Tensor) -> Tensor:
     """Return a prescribed value (number, tensor or function of the points), shape (N,)."""
     result = value(points) if callable(value) else value
-    tensor = _numbers(result, "the prescribed value", points.dtype, points.device)
+    tensor = _numbers(result, "value", points.dtype, points.device)
     shape = tuple(tensor.shape)
     if tensor.numel() != 1 and shape not in ((len(points),), (len(points), 1)):
         raise ShapeError(
@@ -188,7 +188,7 @@ class Initial:
         """Return one block with a row for each prescribed derivative."""
         _, low, _ = problem.domain.intervals[0]
         points = column(low, dtype, device)
-        target = _numbers(self.values, "the initial value", dtype, device).reshape(-1, 1)
+        target = _numbers(self.values, "values", dtype, device).reshape(-1, 1)
         count = len(target)
         if count == 0:
             raise ShapeError("Initial has no values", "it would contribute nothing", "Initial((1.0, 0.0))")
@@ -220,7 +220,7 @@ class PointData:
     def blocks(self, problem: Any, dtype: torch.dtype, device: torch.device) -> list[Block]:
         """Return one block of one row."""
         points = points_in(self.points, problem, dtype, device)
-        values = _numbers(self.values, "the measured value", dtype, device).reshape(-1)
+        values = _numbers(self.values, "values", dtype, device).reshape(-1)
         if len(values) != len(points):
             raise ShapeError(
                 f"{len(points)} points and {len(values)} values",

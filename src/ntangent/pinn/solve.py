@@ -128,12 +128,14 @@ def _check_options(stages: Any, run_dir: Any, resume: bool, overwrite: bool) -> 
 
 def _sobolev_weights(sobolev: Any) -> list[float]:
     if isinstance(sobolev, Sequence) and not isinstance(sobolev, str):
-        return check_weights(sobolev, "sobolev weight")
+        return check_weights(sobolev, "sobolev")
     return [1.0] * check_order(sobolev, "sobolev")
 
 
 def _collocation(sampler: Sampler, domain: Box, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a sampler's points if they are points of the domain."""
+    if not hasattr(sampler, "points"):
+        raise ArgumentError(f"sampler is {sampler!r}", "it has no method `points`", "sampler=Chebyshev(128)")
     points = check_points(sampler.points(domain, dtype, device), "the sampler's points")
     if points.shape[1] != domain.dimension or len(points) == 0:
         raise ShapeError(
