@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -211,3 +212,14 @@ def test_bad_arguments(arguments, error, words):
 def test_contract():
     stage = LBFGS(3, history=7)
     assert isinstance(stage, Stage) and eval(repr(stage)) == stage
+
+
+def test_restart_forgets_the_pairs():
+    """With a memory that leads uphill the step goes along the steepest descent and starts afresh."""
+    stage, objective = LBFGS(40), LeastSquares(tanh_net())
+    state = drive(stage, objective, net_start(), 8)
+    memory = state.memory | {"ys": [-value for value in state.memory["ys"]]}
+    after = stage.step(objective, replace(state, memory=memory))
+    assert after.info["restarted"] == 1 and after.info["pairs"] == 1 and after.loss < state.loss
+    move, gradient = after.theta - state.theta, state.memory["gradient"]
+    assert float(move @ gradient / (move.norm() * gradient.norm())) == pytest.approx(-1, abs=1e-12)

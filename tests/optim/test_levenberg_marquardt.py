@@ -389,3 +389,19 @@ def test_contract():
     assert same_bits(asdict(through_file(state)), asdict(state))
     for name in ("gradient_norm", "step_length", "damping", "rank", "evaluations", "accepted"):
         assert isinstance(state.info[name], float)
+
+
+def test_an_older_state_can_be_taken_up_again():
+    """The cache goes by the value of θ: stepping back gives what it gave before."""
+    stage, objective = LevenbergMarquardt(50), LeastSquares(tanh_net())
+    states = [stage.begin(objective, net_start())]
+    for _ in range(6):
+        states.append(stage.step(objective, states[-1]))
+    for old, new in zip(states[-2::-1], states[:0:-1], strict=True):
+        assert same_bits(asdict(stage.step(objective, old)), asdict(new))
+    moved = states[3].theta.clone()
+    stage.step(objective, states[3])
+    states[3].theta.add_(1.0)  # even after a forbidden change in place
+    fresh = LevenbergMarquardt(50).step(objective, states[3])
+    assert same_bits(asdict(stage.step(objective, states[3])), asdict(fresh))
+    assert not torch.equal(moved, states[3].theta)

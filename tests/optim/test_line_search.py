@@ -149,3 +149,13 @@ def test_ends_are_told_apart():
 def test_bad_arguments(arguments, words):
     with pytest.raises(ArgumentError, match=words):
         strong_wolfe(**({"phi": lambda t: (t, 1.0, None), "value": 1.0, "slope": -1.0} | arguments))
+
+
+def test_lopsided_kink_is_bisected():
+    """Where interpolation creeps along one end, bisection keeps the bracket shrinking."""
+
+    def phi(t):
+        return (1 - t, -1.0, None) if t < 1 else (1e6 * (t - 1), 1e6, None)
+
+    result = strong_wolfe(phi, 1.0, -1.0, 0.3, curvature=0.5, max_evaluations=30)
+    assert result.outcome == "decrease" and abs(result.step - 1) < 1e-7

@@ -9,14 +9,17 @@ from ntangent.optim.lbfgs import LBFGS
 from ntangent.optim.levenberg_marquardt import LevenbergMarquardt
 from ntangent.optim.line_search import LineSearchResult, strong_wolfe
 from ntangent.optim.schedules import Cosine, ExponentialDecay, Schedule
+from ntangent.optim.ssbroyden import SSBFGS, SSBroyden
 
 __all__ = [
     "LBFGS",
+    "SSBFGS",
     "Adam",
     "Cosine",
     "ExponentialDecay",
     "LevenbergMarquardt",
     "LineSearchResult",
+    "SSBroyden",
     "Schedule",
     "strong_wolfe",
 ]

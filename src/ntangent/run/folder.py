@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,9 +186,17 @@ class RunFolder:
         return document
 
     def write_evaluation(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Write ``evaluation.npz``, whole or not at all."""
+        """Write ``evaluation.npz``, whole or not at all.
+
+        Raises:
+            ValueError: an array holds Python objects.
+        """
         buffer = io.BytesIO()
-        np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]  # the stubs mistake names for flags
+        # Not np.savez: it takes names as keywords, so "file" could not be one.
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
         write_atomically(self.path / "evaluation.npz", buffer.getvalue())
 
     def read_evaluation(self) -> dict[str, np.ndarray[Any, Any]] | None:

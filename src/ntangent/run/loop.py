@@ -74,7 +74,7 @@ def train(
         ConvergenceError: the loss became NaN or infinite; the last good checkpoint is named.
         KeyboardInterrupt, SystemExit: after SIGINT and SIGTERM, when the checkpoint is written.
 
-    Cost: about 15 microseconds an iteration over the stage itself, and a checkpoint now and then.
+    Cost: about 10 microseconds an iteration beside the stage itself, and a checkpoint now and then.
     """
     _check_arguments(stages, theta, folder, resume, checkpoint_every)
     check_positive(record_every, "record_every", integer=True)
