@@ -36,6 +36,7 @@ class Jet:
     """
 
     __slots__ = ("data", "directions", "order")
+    __array_ufunc__ = None  # numpy scalars leave the arithmetic to us instead of iterating over a Jet
 
     def __init__(self, data: Tensor, order: int, directions: int | Algebra | None = None) -> None:
         self.data = data
