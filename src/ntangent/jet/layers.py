@@ -45,6 +45,7 @@ class ActivationRule:
         self.select = select
 
     def __call__(self, input: Jet, *args: Any, **kwargs: Any) -> Jet:
+        """Return the series of the activation that the arguments select."""
         return activate(input, self.select(*args, **kwargs))
 
 
@@ -121,7 +122,6 @@ activation_rule(_select_leaky_relu, F.leaky_relu)
 activation_rule(_select_elu, F.elu)
 activation_rule(_select_selu, F.selu, torch.selu)
 activation_rule(_select_softplus, F.softplus)
-
 
 
 # --- arithmetic --------------------------------------------------------------------------------
@@ -319,7 +319,9 @@ def _getitem(input: Jet, index: Any) -> Jet:
 def where(condition: Any, a: Any, b: Any) -> Jet:
     """Return the series of ``a`` where the condition holds, else that of ``b``."""
     if isinstance(condition, Jet):
-        raise MissingRule("no Taylor rule for torch.where(series, ...)", "it needs a mask", "where(x > 0, a, b)")
+        raise MissingRule(
+            "no Taylor rule for torch.where(series, ...)", "it needs a mask", "where(x > 0, a, b)"
+        )
     first, second = _jets([a, b])
     order, directions = common([first, second])
     shape = torch.broadcast_shapes(condition.shape, first.shape, second.shape)

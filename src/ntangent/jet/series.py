@@ -44,7 +44,7 @@ class Jet:
         self.directions = directions
         if data.shape[0] != row_count(self.structure, self.degree) or self.degree > order:
             raise ShapeError(
-                f"{data.shape[0]} rows cannot hold a series of order {order} in {directions or 1} direction(s)",
+                f"{data.shape[0]} rows are no series of order {order} in {directions or 1} direction(s)",
                 "the rows are the value and then `directions` rows for each stored order <= order",
                 f"data of shape ({row_count(self.structure, order)}, *shape)",
             )
@@ -276,7 +276,8 @@ class Jet:
         )
 
     def __repr__(self) -> str:
-        return f"Jet(shape={tuple(self.shape)}, order={self.order}, directions={self.directions}, dtype={self.dtype})"
+        kind = f"order={self.order}, directions={self.directions}, dtype={self.dtype}"
+        return f"Jet(shape={tuple(self.shape)}, {kind})"
 
     def __getattr__(self, name: str) -> Any:
         # jet.sin() is torch.Tensor.sin(jet); names that tensors lack are honest attribute errors.

@@ -188,6 +188,7 @@ def material_derivative(
         velocity: v at the points, shape (N, d - 1) in the order of the other coordinates, or a
             function of the points.
         time: index of the time coordinate.
+        options: as for :func:`evaluate`.
     """
     d = check_points(x).shape[1]
     v = velocity(x) if callable(velocity) else velocity
