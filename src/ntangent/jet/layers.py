@@ -224,7 +224,7 @@ def _tensor_power(base: Jet, exponent: Tensor) -> Jet:
 
 
 @rule(torch.Tensor.__rpow__)
-def _reverse_power(exponent: Jet, base: Any) -> Jet:
+def _reverse_power(exponent: Any, base: Any) -> Jet:
     return power(base, exponent)
 
 
