@@ -43,9 +43,14 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(process: subprocess.Popen[str], pattern: str, folder: Path) -> None:
+def checkpoints(run: Path) -> set[str]:
+    return {path.name for path in (run / "checkpoints").glob("*.ckpt")}
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], run: Path, old: set[str]) -> None:
+    """Wait until a process has written a checkpoint that is not one of the old ones."""
     deadline = time.monotonic() + PATIENCE
-    while not any(folder.glob(pattern)):
+    while not checkpoints(run) - old:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -93,8 +98,9 @@ def test_a_run_killed_at_random_instants_ends_with_the_same_bits(
         else ("resume", run, "--checkpoint-every", "0.02")
     )
     for attempt in range(kills):
+        old = checkpoints(run)
         process = start(*again) if attempt else start(*SOLVE, "--run-dir", run)
-        wait_for(process, "checkpoints/*.ckpt", run)
+        wait_for_checkpoint(process, run, old)
         time.sleep(rng.uniform(0, 0.8 * expected["seconds"]))
         process.kill()
         process.communicate()
@@ -129,7 +135,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_a_hint(
         "--run-dir",
         run,
     )
-    wait_for(process, "checkpoints/*.ckpt", run)
+    wait_for_checkpoint(process, run, set())
     process.send_signal(number)
     output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
