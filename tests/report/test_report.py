@@ -98,9 +98,10 @@ def test_the_same_files_give_the_same_page(run: Path) -> None:
 
 def test_no_global_state_of_matplotlib_is_touched(run: Path) -> None:
     script = (
-        "import sys, matplotlib; before = dict(matplotlib.rcParams); backend = matplotlib.get_backend(auto_select=False)\n"
+        "import sys, matplotlib; before = matplotlib.rcParams.copy()\n"
+        "backend = matplotlib.get_backend(auto_select=False)\n"
         f"from ntangent.report import write_report; write_report({str(run)!r})\n"
-        "assert 'matplotlib.pyplot' not in sys.modules and dict(matplotlib.rcParams) == before\n"
+        "assert 'matplotlib.pyplot' not in sys.modules and matplotlib.rcParams.copy() == before\n"
         "assert matplotlib.get_backend(auto_select=False) == backend"
     )
     done = subprocess.run(
@@ -156,10 +157,15 @@ def test_several_stages_and_unknowns_without_truth_are_drawn(run: Path) -> None:
             line["values"] |= {"beta": 1.0 / line["step"], "gap": "nan"}
             lines.append(line)
             if line["step"] == 4:
-                lines.append(
-                    {"kind": "stage", "step": 4, "stage": 0, "name": "Adam", "iterations": 4, "loss": line["loss"],
-                     "reason": "<done & dusted>", "seconds": 0.1}
-                )  # fmt: skip
+                ended = {
+                    "kind": "stage",
+                    "step": 4,
+                    "stage": 0,
+                    "name": "Adam",
+                    "iterations": 4,
+                    "seconds": 0.1,
+                }
+                lines.append({**ended, "loss": line["loss"], "reason": "<done & dusted>"})
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     text = write_report(run).read_text(encoding="utf-8")
     assert "&lt;done &amp; dusted&gt;" in text

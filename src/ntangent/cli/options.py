@@ -155,5 +155,16 @@ def _decode(value: Any, hint: Any) -> Any:
 
 # Common options of every problem, by name.
 RESERVED = frozenset(
-    {"run-dir", "resume", "overwrite", "json", "quiet", "no-report", "threads", "traceback", "help"}
+    {
+        "run-dir",
+        "resume",
+        "overwrite",
+        "json",
+        "quiet",
+        "no-report",
+        "checkpoint-every",
+        "threads",
+        "traceback",
+        "help",
+    }
 )

@@ -45,6 +45,7 @@ class Wishes:
         json: print one JSON object instead of a summary.
         quiet: no progress.
         report: write the report at the end.
+        checkpoint_every: seconds between checkpoints.
     """
 
     run_dir: Path
@@ -53,6 +54,7 @@ class Wishes:
     json: bool
     quiet: bool
     report: bool
+    checkpoint_every: float
 
 
 def _flags() -> dict[str, click.Option]:
@@ -62,8 +64,12 @@ def _flags() -> dict[str, click.Option]:
             ["--json", "as_json"], is_flag=True, help="Make the last line of standard output a JSON object."
         ),
         "quiet": click.Option(["--quiet"], is_flag=True, help="Show no progress on standard error."),
+        "checkpoint_every": click.Option(
+            ["--checkpoint-every"], type=click.FloatRange(min=0), default=10.0, show_default=True,
+            help="Seconds between checkpoints.",
+        ),
         "no_report": click.Option(["--no-report"], is_flag=True, help="Write no figures and no report.html."),
-    }
+    }  # fmt: skip
 
 
 def _common(label: str) -> list[click.Option]:
@@ -114,6 +120,7 @@ def _command(entry: Entry) -> click.Command:
             json=values.pop("as_json"),
             quiet=values.pop("quiet"),
             report=not values.pop("no_report"),
+            checkpoint_every=values.pop("checkpoint_every"),
         )
         threads = values.pop("threads")
         if wishes.resume and not wishes.overwrite:
@@ -165,7 +172,7 @@ def execute(entry: Entry, options: Mapping[str, Any], threads: int | None, wishe
     try:
         solution = problems.run(
             entry.name, recipe, run_dir=wishes.run_dir, resume=wishes.resume, overwrite=wishes.overwrite,
-            progress=not wishes.quiet,
+            progress=not wishes.quiet, checkpoint_every=wishes.checkpoint_every,
         )  # fmt: skip
     except (KeyboardInterrupt, SystemExit) as stop:
         click.echo(f"interrupted; ntangent resume {shlex.quote(str(wishes.run_dir))} continues", err=True)
@@ -218,7 +225,7 @@ def solve() -> None:
     """
 
 
-def _resume(run_dir: Path, as_json: bool, quiet: bool, no_report: bool) -> None:
+def _resume(run_dir: Path, as_json: bool, quiet: bool, no_report: bool, checkpoint_every: float) -> None:
     config = RunFolder.open(run_dir).config
     name = str(config.get("problem"))
     if name == FROM_PYTHON:
@@ -228,7 +235,7 @@ def _resume(run_dir: Path, as_json: bool, quiet: bool, no_report: bool) -> None:
             f"pinn.solve(..., run_dir={str(run_dir)!r}, resume=True) in the same program",
         )
     entry = find(name)
-    wishes = Wishes(run_dir, resume=True, overwrite=False, json=as_json, quiet=quiet, report=not no_report)
+    wishes = Wishes(run_dir, True, False, as_json, quiet, not no_report, checkpoint_every)
     execute(entry, _stored(entry, config), config.get("threads"), wishes)
 
 

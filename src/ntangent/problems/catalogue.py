@@ -21,7 +21,7 @@ class Recipe(Protocol):
 
     @property
     def seed(self) -> int:
-        """Seed of the network, recorded in the configuration."""
+        """Seed of the network."""
         ...
 
     def problem(self) -> Problem:
