@@ -180,7 +180,7 @@ def _divide(a: Any, b: Any, *, rounding_mode: str | None = None) -> Jet:
         raise MissingRule(
             f"no Taylor rule for div(rounding_mode={rounding_mode!r})", "a rounded quotient jumps", "a / b"
         )
-    if _is_scalar(b) or isinstance(b, Tensor):
+    if not isinstance(b, Jet):
         return _multiply(a, 1.0 / b)
     return _multiply(activate(b, table.RECIPROCAL), a)
 
