@@ -12,7 +12,7 @@ import ntangent
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 GENERATED = (".venv", "build", "dist", "runs", "site")  # named before they exist
-OPTIONAL = {"native"}  # the kernels' folder may be absent
+OPTIONAL = {"FILE.py", "native"}  # the kernels' folder may be absent
 SUFFIXES = "py|toml|txt|md|yml|cff|cpp"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
@@ -58,7 +58,7 @@ def test_paths_in_pyproject_exist() -> None:
 
 
 def test_pages_in_the_navigation_exist() -> None:
-    pages = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    pages = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     written = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert pages == written
 
