@@ -255,7 +255,7 @@ def test_a_file_with_a_problem_is_solved_with_sensible_defaults() -> None:
     config = json.loads(Path("runs/decay/config.json").read_text())
     assert config["problem"] == str(Path("decay.py").resolve())
     assert config["stages"][0].startswith("LevenbergMarquardt(iterations=40")
-    assert "out_features=32" in config["network"]
+    assert "out_features=32" in str(config["network"])
     assert config["dtype"] == "float64"
 
 

@@ -64,7 +64,7 @@ class FileRecipe:
     """
 
     module: InitVar[Mapping[str, Any]]
-    seed: int | None = 0
+    seed: int = 0
     width: int | None = 32
     depth: int | None = 2
     points: int | None = 128
@@ -161,7 +161,7 @@ def _from_file(path: Path) -> Entry:
     hidden = {
         option for name, options in settled.items() if names.get(name) is not None for option in options
     }
-    unused = dict.fromkeys(hidden)
+    unused: dict[str, Any] = dict.fromkeys(hidden - {"seed"})  # the seed is 0 while the file runs
     return Entry(
         str(path),
         path.stem,
