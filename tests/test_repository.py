@@ -12,7 +12,7 @@ import ntangent
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 GENERATED = (".venv", "build", "dist", "runs", "site")  # named before they exist
-OPTIONAL = {"FILE.py", "native"}  # the kernels' folder may be absent
+OPTIONAL = {"native"}  # the kernels' folder may be absent
 SUFFIXES = "py|toml|txt|md|yml|cff|cpp"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
