@@ -1,0 +1,358 @@
+"""Taylor rules of torch functions. A module needs no rule: its ``forward`` calls these.
+
+Every combination of arguments is either implemented or refused with an error; none is ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ntangent._base.errors import ArgumentError, MissingRule
+from ntangent.jet import activations as table
+from ntangent.jet.activations import Activation
+from ntangent.jet.dispatch import RULES, rule
+from ntangent.jet.flow import flow
+from ntangent.jet.series import Jet, broadcast_rows, common, lift, multiply, padded
+
+# --- activations -----------------------------------------------------------------------------
+
+
+def activate(a: Jet, row: Activation) -> Jet:
+    """Return the series of an activation of a jet."""
+    if row is table.IDENTITY:
+        return a
+    rows = a.data.contiguous()
+    return Jet(flow(rows, row, a.width, a.order), a.order, a.directions)
+
+
+class ActivationRule:
+    """The rule of a torch function that is one row of the table, or one row per parameter value.
+
+    Args:
+        select: maps the arguments after the input to the row; it raises TypeError for an argument
+            it does not know, so that none is ignored.
+    """
+
+    def __init__(self, select: Callable[..., Activation]) -> None:
+        self.select = select
+
+    def __call__(self, input: Jet, *args: Any, **kwargs: Any) -> Jet:
+        return activate(input, self.select(*args, **kwargs))
+
+
+def activation_rule(select: Callable[..., Activation], *functions: Any) -> None:
+    """Register torch functions as activations."""
+    rule(*functions)(ActivationRule(select))
+
+
+def _one(row: Activation) -> Callable[[], Activation]:
+    def select(*, inplace: bool = False) -> Activation:
+        return row
+
+    return select
+
+
+_PLAIN: dict[Activation, tuple[Any, ...]] = {
+    table.TANH: (torch.tanh, torch.Tensor.tanh, F.tanh),
+    table.SIGMOID: (torch.sigmoid, torch.Tensor.sigmoid, F.sigmoid, torch.special.expit),
+    table.SIN: (torch.sin, torch.Tensor.sin),
+    table.COS: (torch.cos, torch.Tensor.cos),
+    table.TAN: (torch.tan, torch.Tensor.tan),
+    table.ATAN: (torch.atan, torch.Tensor.atan, torch.arctan),
+    table.SINH: (torch.sinh, torch.Tensor.sinh),
+    table.COSH: (torch.cosh, torch.Tensor.cosh),
+    table.ASINH: (torch.asinh, torch.Tensor.asinh, torch.arcsinh),
+    table.EXP: (torch.exp, torch.Tensor.exp),
+    table.EXPM1: (torch.expm1, torch.Tensor.expm1),
+    table.LOG: (torch.log, torch.Tensor.log),
+    table.LOG1P: (torch.log1p, torch.Tensor.log1p),
+    table.SQRT: (torch.sqrt, torch.Tensor.sqrt),
+    table.RSQRT: (torch.rsqrt, torch.Tensor.rsqrt),
+    table.RECIPROCAL: (torch.reciprocal, torch.Tensor.reciprocal),
+    table.SQUARE: (torch.square, torch.Tensor.square),
+    table.ERF: (torch.erf, torch.Tensor.erf),
+    table.ERFC: (torch.erfc, torch.Tensor.erfc),
+    table.RELU: (torch.relu, torch.Tensor.relu, F.relu),
+    table.RELU6: (F.relu6,),
+    table.ABS: (torch.abs, torch.Tensor.abs),
+    table.SILU: (F.silu,),
+    table.MISH: (F.mish,),
+    table.LOGSIGMOID: (F.logsigmoid,),
+    table.TANHSHRINK: (F.tanhshrink,),
+}
+for _row, _functions in _PLAIN.items():
+    activation_rule(_one(_row), *dict.fromkeys(_functions))
+
+
+def _select_gelu(approximate: str = "none") -> Activation:
+    rows = {"none": table.GELU, "tanh": table.GELU_TANH}
+    if approximate not in rows:
+        raise ArgumentError(f"gelu has no approximation {approximate!r}", "", 'gelu(x, approximate="tanh")')
+    return rows[approximate]
+
+
+def _select_leaky_relu(negative_slope: float = 0.01, inplace: bool = False) -> Activation:
+    return table.leaky_relu(float(negative_slope))
+
+
+def _select_elu(alpha: float = 1.0, inplace: bool = False) -> Activation:
+    return table.elu(float(alpha))
+
+
+def _select_selu(inplace: bool = False) -> Activation:
+    return table.elu(table.SELU_ALPHA, table.SELU_SCALE)
+
+
+activation_rule(_select_gelu, F.gelu)
+activation_rule(_select_leaky_relu, F.leaky_relu)
+activation_rule(_select_elu, F.elu)
+activation_rule(_select_selu, F.selu, torch.selu)
+
+
+@rule(F.softplus)
+def _softplus(input: Jet, beta: float = 1.0, threshold: float = 20.0) -> Jet:
+    # The exact function: torch replaces it by x above the threshold, a jump of up to e^-threshold.
+    if beta == 1:
+        return activate(input, table.SOFTPLUS)
+    scaled = activate(input.map_rows(lambda rows: rows * beta), table.SOFTPLUS)
+    return scaled.map_rows(lambda rows: rows / beta)
+
+
+# --- arithmetic --------------------------------------------------------------------------------
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _jets(values: Sequence[Any]) -> list[Jet]:
+    """Lift the constants among the arguments to series like the jets."""
+    like = next(value for value in values if isinstance(value, Jet))
+    return [value if isinstance(value, Jet) else lift(value, like) for value in values]
+
+
+@rule(torch.add, torch.Tensor.add, torch.Tensor.__add__, torch.Tensor.__radd__)
+def add(a: Any, b: Any, *, alpha: float = 1) -> Jet:
+    """Return a + alpha·b; a constant touches order 0 only."""
+    first, second = _jets([a, b])
+    if alpha != 1:
+        second = second.map_rows(lambda rows: rows * alpha)
+    order, directions = common([first, second])
+    shape = torch.broadcast_shapes(first.shape, second.shape)
+    left, right = (broadcast_rows(j.truncate(order).data, shape) for j in (first, second))
+    if left.shape[0] < right.shape[0]:
+        left, right = right, left
+    shared = right.shape[0]
+    total = left + right if shared == left.shape[0] else torch.cat([left[:shared] + right, left[shared:]])
+    return Jet(total, order, directions)
+
+
+@rule(torch.sub, torch.Tensor.sub, torch.Tensor.__sub__, torch.subtract)
+def subtract(a: Any, b: Any, *, alpha: float = 1) -> Jet:
+    """Return a - alpha·b."""
+    return add(a, b, alpha=-alpha)
+
+
+@rule(torch.Tensor.__rsub__, torch.rsub)
+def _reverse_subtract(a: Any, b: Any, *, alpha: float = 1) -> Jet:
+    return add(b, a, alpha=-alpha)
+
+
+@rule(torch.mul, torch.Tensor.mul, torch.multiply, torch.Tensor.__mul__, torch.Tensor.__rmul__)
+def _multiply(a: Any, b: Any) -> Jet:
+    if _is_scalar(b):
+        return a.map_rows(lambda rows: rows * b)  # type: ignore[no-any-return]
+    if _is_scalar(a):
+        return b.map_rows(lambda rows: rows * a)  # type: ignore[no-any-return]
+    return multiply(*_jets([a, b]))
+
+
+@rule(torch.div, torch.Tensor.div, torch.true_divide, torch.divide, torch.Tensor.__truediv__)
+def _divide(a: Any, b: Any, *, rounding_mode: str | None = None) -> Jet:
+    if rounding_mode is not None:
+        raise MissingRule(
+            f"no Taylor rule for div(rounding_mode={rounding_mode!r})", "a rounded quotient jumps", "a / b"
+        )
+    if _is_scalar(b) or isinstance(b, Tensor):
+        return _multiply(a, 1.0 / b)
+    return _multiply(activate(b, table.RECIPROCAL), a)
+
+
+@rule(torch.Tensor.__rtruediv__)
+def _reverse_divide(a: Any, b: Any) -> Jet:
+    return _divide(b, a)
+
+
+@rule(torch.neg, torch.Tensor.neg, torch.negative)
+def _negate(a: Jet) -> Jet:
+    return -a
+
+
+@rule(torch.pow, torch.Tensor.pow, torch.Tensor.__pow__, torch.float_power)
+def power(base: Any, exponent: Any) -> Jet:
+    """Return base**exponent; a whole exponent is a polynomial, any other needs a positive base."""
+    if isinstance(exponent, Jet):
+        if _is_scalar(base):
+            return activate(exponent.map_rows(lambda rows: rows * math.log(base)), table.EXP)
+        logarithm = activate(base, table.LOG) if isinstance(base, Jet) else torch.log(base)
+        return activate(_multiply(exponent, logarithm), table.EXP)
+    if isinstance(exponent, Tensor) and exponent.numel() == 1:
+        exponent = exponent.item()
+    if isinstance(exponent, Tensor):
+        return activate(_multiply(activate(base, table.LOG), exponent), table.EXP)
+    if exponent == 0.5:
+        return activate(base, table.SQRT)
+    return activate(base, table.power(int(exponent) if float(exponent).is_integer() else float(exponent)))
+
+
+@rule(torch.Tensor.__rpow__)
+def _reverse_power(exponent: Jet, base: Any) -> Jet:
+    return power(base, exponent)
+
+
+# --- linear maps ---------------------------------------------------------------------------------
+
+
+@rule(F.linear)
+def linear(input: Any, weight: Any, bias: Any = None) -> Jet:
+    """Return input·weightᵀ + bias: one matrix product for all orders; the bias touches order 0 only."""
+    if isinstance(weight, Jet) or isinstance(bias, Jet):
+        total = matmul(input, weight.transpose(-1, -2))
+        return total if bias is None else add(total, bias)
+    rows = F.linear(input.data, weight)
+    if bias is not None:
+        # The rows are fresh, so the bias can go in place.
+        rows[0] += bias
+    if LINEAR_TAPE:
+        rows = LINEAR_TAPE[-1](weight, bias, input.data, rows)
+    return Jet(rows, input.order, input.directions)
+
+
+# Observers of linear layers, innermost last: `jet.jacobian` reads inputs and cotangents off them.
+LINEAR_TAPE: list[Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]] = []
+
+
+def linear_rule(*functions: Any, arguments: int = 1) -> None:
+    """Register torch functions that are linear in their first ``arguments`` arguments jointly.
+
+    Their other arguments must be constants. An argument that is a list of tensors counts as one.
+    """
+    for function in functions:
+        rule(function)(_lift_linear(function, arguments))
+
+
+def _lift_linear(function: Any, count: int) -> Callable[..., Jet]:
+    def apply(*args: Any, **kwargs: Any) -> Jet:
+        heads, rest = list(args[:count]), args[count:]
+        if any(isinstance(value, Jet) for value in (*rest, *kwargs.values())):
+            raise MissingRule(
+                f"{getattr(function, '__name__', function)} got a series where it needs a constant",
+                f"its rule covers series in the first {count} argument(s) only",
+                "pass series positionally, constants as plain tensors",
+            )
+        listed = [isinstance(head, list | tuple) for head in heads]
+        flat = [item for head, many in zip(heads, listed, strict=True) for item in (head if many else [head])]
+        jets = _jets(flat)
+        order, directions = common(jets)
+        degree = min(order, max(jet.degree for jet in jets))
+        rows = [padded(jet.truncate(order), min(degree, order)) for jet in jets]
+
+        def on_row(*values: Tensor) -> Tensor:
+            taken, arguments = 0, []
+            for head, many in zip(heads, listed, strict=True):
+                n = len(head) if many else 1
+                arguments.append(list(values[taken : taken + n]) if many else values[taken])
+                taken += n
+            return function(*arguments, *rest, **kwargs)  # type: ignore[no-any-return]
+
+        return Jet(torch.func.vmap(on_row)(*rows), order, directions)
+
+    return apply
+
+
+linear_rule(torch.sum, torch.Tensor.sum, torch.mean, torch.Tensor.mean)
+linear_rule(torch.reshape, torch.Tensor.reshape, torch.Tensor.view, torch.flatten, torch.Tensor.flatten)
+linear_rule(torch.unsqueeze, torch.Tensor.unsqueeze, torch.squeeze, torch.Tensor.squeeze)
+linear_rule(torch.transpose, torch.Tensor.transpose, torch.movedim, torch.Tensor.movedim, torch.permute)
+linear_rule(torch.Tensor.permute, torch.Tensor.t, torch.t, torch.cumsum, torch.Tensor.cumsum, torch.flip)
+linear_rule(torch.Tensor.expand, torch.cat, torch.concat, torch.stack)
+
+
+_index = _lift_linear(torch.Tensor.__getitem__, 1)
+
+
+@rule(torch.Tensor.__getitem__)
+def _getitem(input: Jet, index: Any) -> Jet:
+    parts = index if isinstance(index, tuple) else (index,)
+    advanced = sum(isinstance(part, Tensor | list) for part in parts)
+    if advanced == 0 or (advanced == 1 and not any(isinstance(part, int) for part in parts)):
+        return input.map_rows(lambda rows: rows[(slice(None), *parts)])
+    # Several advanced indices move axes about; vmap keeps torch's own rule for where they go.
+    return _index(input, index)
+
+
+@rule(torch.clone, torch.Tensor.clone, torch.Tensor.contiguous)
+def _copy(input: Jet) -> Jet:
+    return input.map_rows(torch.clone)
+
+
+@rule(F.dropout)
+def _dropout(input: Jet, p: float = 0.5, training: bool = True, inplace: bool = False) -> Jet:
+    if training and p > 0:
+        raise MissingRule(
+            "dropout in training mode has no Taylor series",
+            "each call would draw another mask, and derivatives of different functions would mix",
+            "net.eval()",
+        )
+    return input
+
+
+# --- bilinear maps ---------------------------------------------------------------------------------
+
+
+@rule(torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.mm, torch.Tensor.mm)
+def matmul(a: Any, b: Any) -> Jet:
+    """Return the matrix product of series and constants."""
+    if not isinstance(b, Jet):
+        return a.map_rows(lambda rows: torch.func.vmap(lambda v: torch.matmul(v, b))(rows))  # type: ignore[no-any-return]
+    if not isinstance(a, Jet):
+        return b.map_rows(lambda rows: torch.func.vmap(lambda v: torch.matmul(a, v))(rows))
+    return bilinear(torch.matmul, a, b)
+
+
+@rule(torch.Tensor.__rmatmul__)
+def _reverse_matmul(a: Any, b: Any) -> Jet:
+    return matmul(b, a)
+
+
+def bilinear(operation: Callable[[Tensor, Tensor], Tensor], a: Jet, b: Jet) -> Jet:
+    """Return the truncated product of two series under any bilinear operation; O(order²) calls of it."""
+    order, directions = common([a, b])
+    degree = min(order, a.degree + b.degree)
+    first = [
+        a.coefficient(k) if a.directions else a.coefficient(k)[None] for k in range(min(a.degree, degree) + 1)
+    ]
+    second = [
+        b.coefficient(k) if b.directions else b.coefficient(k)[None] for k in range(min(b.degree, degree) + 1)
+    ]
+    batched = torch.func.vmap(operation)
+    rows = []
+    for k in range(degree + 1):
+        pairs = [(i, k - i) for i in range(k + 1) if i < len(first) and k - i < len(second)]
+        total = sum(
+            (batched(first[i], second[j]) for i, j in pairs[1:]),
+            batched(first[pairs[0][0]], second[pairs[0][1]]),
+        )
+        rows.append(total[:1] if k == 0 else total)
+    return Jet(torch.cat(rows), order, directions)
+
+
+def rules() -> dict[Any, Callable[..., Any]]:
+    """Return the table of Taylor rules, torch function -> rule."""
+    return RULES

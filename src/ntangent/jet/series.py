@@ -1,0 +1,321 @@
+"""The Jet: truncated Taylor series along lines, all orders, points and directions in one tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ntangent._base.check import check_order
+from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
+from ntangent.jet.arithmetic import degree_of, product, tail_of
+from ntangent.jet.dispatch import dispatch
+
+
+class Jet:
+    """The series f(x + t v) = sum_k c_k t^k of a value, truncated after t^order.
+
+    ``data`` holds the coefficients c_k = (v·∇)^k f / k! in rows: row 0 is the value, which all
+    directions share; row 1 + (k-1)·D + d is order k along direction d. Rows past the stored ones
+    are zero, so x + t v itself needs two rows at any order. Only this class and the row functions
+    of ``jet.arithmetic`` know this layout.
+
+    A Jet passes through torch functions that have a Taylor rule (``torch.tanh(jet)``,
+    ``linear(jet)``, ``jet * other``); any other raises :class:`MissingRule`.
+
+    Args:
+        data: rows, shape (1 + degree·D, *shape).
+        order: order of truncation; degree <= order.
+        directions: D, or None for a single direction without an axis of its own.
+    """
+
+    __slots__ = ("data", "directions", "order")
+
+    def __init__(self, data: Tensor, order: int, directions: int | None = None) -> None:
+        self.data = data
+        self.order = order
+        self.directions = directions
+        if (data.shape[0] - 1) % self.width or self.degree > order:
+            raise ShapeError(
+                f"{data.shape[0]} rows cannot hold a series of order {order} in {self.width} direction(s)",
+                "the rows are the value and then `directions` rows for each stored order <= order",
+                f"data of shape ({1 + order * self.width}, *shape)",
+            )
+
+    # --- what it holds -------------------------------------------------------------------------
+
+    @property
+    def width(self) -> int:
+        """Number of directions, 1 when there is no direction axis."""
+        return self.directions or 1
+
+    @property
+    def degree(self) -> int:
+        """Highest stored order; the coefficients past it are zero."""
+        return degree_of(self.data, self.width)
+
+    @property
+    def value(self) -> Tensor:
+        """The value itself (order 0), shape (*shape)."""
+        return self.data[0]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the value."""
+        return self.data.shape[1:]
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes of the value."""
+        return self.data.ndim - 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the coefficients."""
+        return self.data.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the coefficients."""
+        return self.data.device
+
+    def coefficient(self, k: int) -> Tensor:
+        """Return the normalised coefficient of order k: the k-th derivative divided by k!.
+
+        Returns:
+            Shape (*shape), or (D, *shape) when the jet has a direction axis.
+
+        Raises:
+            ArgumentError: if k exceeds the order.
+        """
+        k = check_order(k, "k")
+        if k > self.order:
+            raise ArgumentError(
+                f"this jet has coefficients up to order {self.order}, not {k}",
+                "higher ones were not computed",
+                f"jet(f, x, order={k}).coefficient({k})",
+            )
+        if k == 0:
+            rows = self.data[:1].expand(self.width, *self.shape)
+        elif k > self.degree:
+            rows = self.data.new_zeros((self.width, *self.shape))
+        else:
+            rows = tail_of(self.data, self.width)[k - 1]
+        return rows if self.directions is not None else rows[0]
+
+    def derivative(self, k: int) -> Tensor:
+        """Return the k-th derivative along each direction, k! times the coefficient.
+
+        Raises:
+            ArgumentError: if k exceeds the order, or if k! exceeds the range of the dtype (from
+                k = 35 in float32, 171 in float64); the coefficient itself is always in range.
+        """
+        c = self.coefficient(k)
+        if k <= 1:
+            return c
+        if k > 170 or float(math.factorial(k)) > torch.finfo(self.dtype).max:
+            raise ArgumentError(
+                f"{k}! does not fit into {self.dtype}",
+                "the raw derivative would overflow",
+                f".coefficient({k})",
+            )
+        return c * float(math.factorial(k))
+
+    def truncate(self, order: int) -> Jet:
+        """Return the series up to a lower order."""
+        order = check_order(order)
+        if order > self.order:
+            raise ArgumentError(
+                f"cannot truncate a series of order {self.order} to the higher order {order}",
+                "the missing coefficients were not computed",
+                f"jet(f, x, order={order})",
+            )
+        return Jet(self.data[: 1 + min(order, self.degree) * self.width], order, self.directions)
+
+    def differentiate(self, times: int = 1) -> Jet:
+        """Return the series of the derivative along the line, of an order lower by ``times``.
+
+        Raises:
+            ArgumentError: if the jet has several directions (the derivative's value differs from
+                one to the next, so there is no shared order 0), or too low an order.
+        """
+        times = check_order(times, "times")
+        if times == 0:
+            return self
+        if self.width > 1:
+            raise ArgumentError(
+                f"a jet along {self.width} directions cannot be differentiated as one series",
+                "its derivative has another value along each direction",
+                "take one direction at a time: jet(f, x, order, direction=v)",
+            )
+        if times > self.order:
+            raise ArgumentError(
+                f"a series of order {self.order} has no derivative of order {times}",
+                "each derivative uses up one coefficient",
+                f"jet(f, x, order={times})",
+            )
+        kept = self.degree - times
+        if kept < 0:
+            return Jet(torch.zeros_like(self.data[:1]), self.order - times, self.directions)
+        factors = [math.prod(range(k + 1, k + times + 1)) for k in range(kept + 1)]
+        scale = self.data.new_tensor([float(f) for f in factors]).view(-1, *[1] * self.ndim)
+        return Jet(self.data[times:] * scale, self.order - times, self.directions)
+
+    def map_rows(self, f: Callable[[Tensor], Tensor]) -> Jet:
+        """Apply a function that is linear in the value to every coefficient."""
+        return Jet(f(self.data), self.order, self.directions)
+
+    def detach(self) -> Jet:
+        """Return the same series outside the graph of automatic differentiation."""
+        return self.map_rows(torch.Tensor.detach)
+
+    def to(self, *args: Any, **kwargs: Any) -> Jet:
+        """Move or cast the coefficients as ``torch.Tensor.to`` does."""
+        return self.map_rows(lambda rows: rows.to(*args, **kwargs))
+
+    # --- arithmetic ------------------------------------------------------------------------------
+
+    def __add__(self, other: Any) -> Jet:
+        return torch.add(self, other)  # type: ignore[call-overload,no-any-return]
+
+    def __sub__(self, other: Any) -> Jet:
+        return torch.sub(self, other)  # type: ignore[call-overload,no-any-return]
+
+    def __rsub__(self, other: Any) -> Jet:
+        return torch.add(-self, other)
+
+    def __mul__(self, other: Any) -> Jet:
+        return torch.mul(self, other)  # type: ignore[call-overload,no-any-return]
+
+    def __truediv__(self, other: Any) -> Jet:
+        return torch.div(self, other)  # type: ignore[call-overload,no-any-return]
+
+    def __rtruediv__(self, other: Any) -> Jet:
+        return torch.mul(torch.reciprocal(self), other)  # type: ignore[call-overload,no-any-return]
+
+    def __pow__(self, exponent: Any) -> Jet:
+        return torch.pow(self, exponent)  # type: ignore[call-overload,no-any-return]
+
+    def __rpow__(self, base: Any) -> Jet:
+        return torch.pow(base, self)  # type: ignore[call-overload,no-any-return]
+
+    def __matmul__(self, other: Any) -> Jet:
+        return torch.matmul(self, other)  # type: ignore[call-overload,no-any-return]
+
+    def __rmatmul__(self, other: Any) -> Jet:
+        return torch.matmul(other, self)  # type: ignore[call-overload,no-any-return]
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __neg__(self) -> Jet:
+        return self.map_rows(torch.neg)
+
+    def __pos__(self) -> Jet:
+        return self
+
+    def __abs__(self) -> Jet:
+        return torch.abs(self)  # type: ignore[call-overload,no-any-return]
+
+    def __getitem__(self, index: Any) -> Jet:
+        return dispatch(torch.Tensor.__getitem__, (self, index), {})  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        raise DtypeError(
+            "a Jet has no truth value",
+            "control flow on a value would make the series depend on the branch without saying so",
+            "torch.where(mask, a, b) with a mask computed from `.value`",
+        )
+
+    def __repr__(self) -> str:
+        return f"Jet(shape={tuple(self.shape)}, order={self.order}, directions={self.directions}, dtype={self.dtype})"
+
+    def __getattr__(self, name: str) -> Any:
+        # jet.sin() is torch.Tensor.sin(jet); names that tensors lack are honest attribute errors.
+        method = getattr(torch.Tensor, name, None)
+        if name.startswith("__") or not callable(method):
+            raise AttributeError(f"a Jet has no attribute {name!r}")
+        return lambda *args, **kwargs: dispatch(method, (self, *args), kwargs)
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return dispatch(function, args, kwargs or {})
+
+
+def lift(value: Any, like: Jet) -> Jet:
+    """Return a constant as a series of degree 0 with the order, dtype and device of another."""
+    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    return Jet(tensor[None], like.order, like.directions)
+
+
+def padded(jet: Jet, degree: int) -> Tensor:
+    """Return the rows of a jet, with zero rows up to ``degree`` (or cut to it)."""
+    rows = 1 + degree * jet.width
+    missing = rows - jet.data.shape[0]
+    if missing <= 0:
+        return jet.data[:rows]
+    return torch.cat([jet.data, jet.data.new_zeros((missing, *jet.shape))])
+
+
+def common(jets: list[Jet]) -> tuple[int, int | None]:
+    """Return the order and the directions that several jets agree on.
+
+    The order is the smallest: a sum or product is known no further. Directions must agree.
+    """
+    kinds = {jet.directions for jet in jets}
+    if len(kinds) > 1:
+        raise ShapeError(
+            f"jets along different numbers of directions meet: {sorted(k or 1 for k in kinds)}",
+            "a product of series is taken direction by direction",
+            "expand all inputs along the same directions in one call of jet(...)",
+        )
+    return min(jet.order for jet in jets), kinds.pop()
+
+
+def broadcast_rows(rows: Tensor, shape: torch.Size) -> Tensor:
+    """Expand the value axes of a row tensor to a common value shape, as broadcasting aligns them."""
+    missing = len(shape) - (rows.ndim - 1)
+    return rows.reshape(rows.shape[0], *[1] * missing, *rows.shape[1:]).expand(rows.shape[0], *shape)
+
+
+def multiply(a: Jet, b: Jet) -> Jet:
+    """Return the truncated product of two series."""
+    order, directions = common([a, b])
+    shape = torch.broadcast_shapes(a.shape, b.shape)
+    a, b = a.truncate(order), b.truncate(order)
+    if min(a.degree, b.degree) == 0:
+        constant, series = (a, b) if a.degree == 0 else (b, a)
+        return Jet(broadcast_rows(series.data, shape) * constant.value, order, directions)
+    rows = [broadcast_rows(j.data, shape).contiguous() for j in (a, b)]
+    return Jet(product(rows[0], rows[1], a.width, min(order, a.degree + b.degree)), order, directions)
+
+
+def compose(outer: Jet, inner: Jet) -> Jet:
+    """Return the series of outer∘inner, by Horner's rule in truncated arithmetic.
+
+    Args:
+        outer: a series in one variable, expanded around the value of ``inner``.
+        inner: the argument as a series.
+
+    Cost: min(order) truncated products, O(order³).
+    """
+    if outer.width > 1:
+        raise ArgumentError(
+            "the outer series of a composition must have one direction", "it is a function of one variable"
+        )
+    order = min(outer.order, inner.order)
+    moving = Jet(torch.cat([torch.zeros_like(inner.data[:1]), inner.data[1:]]), inner.order, inner.directions)
+    total = Jet(outer.coefficient(order)[None], order, inner.directions)
+    for k in range(order - 1, -1, -1):
+        total = multiply(total, moving)
+        total = Jet(
+            torch.cat([total.data[:1] + outer.coefficient(k), total.data[1:]]), order, inner.directions
+        )
+    return total
