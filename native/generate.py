@@ -89,7 +89,6 @@ def _series(row: Activation) -> list[str]:
     w = Writer(row, rebuild=False)
     moving = [i for i in range(1, len(row.flow) + 1) if i not in w.static]
     flows = {i: w.combination(row.flow[i - 1]) for i in moving}
-    inner = len(w.steps)  # products that only the flow needs: not wanted at the last order
     output, slope = w.combination(row.output), w.combination(row.output.along(row.flow))
     alias = next((i for i in moving if row.output.along(row.flow) == row.flow[i - 1]), None)
     out = [
@@ -114,9 +113,9 @@ def _series(row: Activation) -> list[str]:
     out += [f"        y[0] = {output[0]};", f"        s[0] = {f'p{alias}[0]' if alias else slope[0]};"]
     out += ["        NTG_UNROLL", "        for (int k = 1; k <= n; k++) {"]
     out += [f"            z{i}[k] = advance(b, p{i}, k);" for i in moving]
-    last = 'if (k < n) ' if alias is None or not keeps(row) == 2 else ""
-    for position, (name, expression) in enumerate(w.steps):
-        out.append(f"            {last if position < inner else ''}{name}[k] = {expression};")
+    last = "if (k < n) " if keeps(row) == 0 else ""  # the slope's last order is not kept
+    for name, expression in w.steps:
+        out.append(f"            {last}{name}[k] = {expression};")
     out += [f"            {last}p{i}[k] = {flows[i][1]};" for i in moving]
     out.append(f"            y[k] = {output[1]};")
     if keeps(row) == 2:

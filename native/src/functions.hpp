@@ -20,16 +20,14 @@ template <> struct Constants<float> {
     static constexpr int32_t bias = 127;
 };
 
-template <class T> NTG_INLINE vec<T> magnitude(vec<T> x) {
-    typedef ivec<T> I;
-    typedef decltype(I{}[0] + I{}[0]) S;
-    const S mask = sizeof(T) == 8 ? S(0x7fffffffffffffffLL) : S(0x7fffffff);
-    return (vec<T>)((I)x & mask);
+template <class T> NTG_INLINE ivec<T> sign_bit() {
+    typedef decltype(ivec<T>{}[0] + ivec<T>{}[0]) S;
+    return ivec<T>{} + (S(1) << (8 * sizeof(T) - 1));
 }
+template <class T> NTG_INLINE vec<T> magnitude(vec<T> x) { return (vec<T>)((ivec<T>)x & ~sign_bit<T>()); }
 template <class T> NTG_INLINE vec<T> copy_sign(vec<T> value, vec<T> sign) {
-    typedef ivec<T> I;
-    const I mask = (I)(vec<T>{} - T(0));  // the bit pattern of -0
-    return (vec<T>)(((I)value & ~mask) | ((I)sign & mask));
+    const ivec<T> mask = sign_bit<T>();
+    return (vec<T>)(((ivec<T>)value & ~mask) | ((ivec<T>)sign & mask));
 }
 template <class T> NTG_INLINE vec<T> choose(ivec<T> mask, vec<T> yes, vec<T> no) { return mask ? yes : no; }
 

@@ -799,10 +799,10 @@ template <class T> struct Row20 {
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
             z1[k] = advance(b, p1, k);
-            if (k < n) q0[k] = square(z1, k);
+            q0[k] = square(z1, k);
             q1[k] = convolve(a, z1, k);
             q2[k] = convolve(a, q0, k);
-            if (k < n) p1[k] = z1[k] + T(-1.0) * q0[k];
+            p1[k] = z1[k] + T(-1.0) * q0[k];
             y[k] = q1[k];
             s[k] = z1[k] + q1[k] + T(-1.0) * q2[k];
         }
@@ -842,14 +842,14 @@ template <class T> struct Row21 {
         for (int k = 1; k <= n; k++) {
             z1[k] = advance(b, p1, k);
             z2[k] = advance(b, p2, k);
-            if (k < n) q0[k] = square(z1, k);
-            if (k < n) q1[k] = convolve(z2, q0, k);
-            if (k < n) q2[k] = square(z2, k);
+            q0[k] = square(z1, k);
+            q1[k] = convolve(z2, q0, k);
+            q2[k] = square(z2, k);
             q3[k] = convolve(a, z1, k);
             q4[k] = convolve(a, z2, k);
             q5[k] = convolve(a, q1, k);
-            if (k < n) p1[k] = z2[k] + T(-1.0) * q1[k];
-            if (k < n) p2[k] = z2[k] + T(-1.0) * q2[k];
+            p1[k] = z2[k] + T(-1.0) * q1[k];
+            p2[k] = z2[k] + T(-1.0) * q2[k];
             y[k] = q3[k];
             s[k] = z1[k] + q4[k] + T(-1.0) * q5[k];
         }
@@ -959,10 +959,10 @@ template <class T> struct Row24 {
         for (int k = 1; k <= n; k++) {
             z1[k] = advance(b, p1, k);
             z2[k] = advance(b, p2, k);
-            if (k < n) q0[k] = convolve(a, z2, k);
+            q0[k] = convolve(a, z2, k);
             q1[k] = convolve(a, z1, k);
-            if (k < n) p1[k] = z2[k];
-            if (k < n) p2[k] = T(-1.0) * q0[k];
+            p1[k] = z2[k];
+            p2[k] = T(-1.0) * q0[k];
             y[k] = q1[k];
             s[k] = z1[k] + q0[k];
         }
@@ -1027,8 +1027,8 @@ template <class T> struct Row26 {
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
             z1[k] = advance(b, p1, k);
-            if (k < n) q0[k] = square(z1, k);
-            if (k < n) p1[k] = T(-1.0) * q0[k];
+            q0[k] = square(z1, k);
+            p1[k] = T(-1.0) * q0[k];
             y[k] = T(-1.0) * z1[k] + a[k];
             s[k] = q0[k];
         }
@@ -1066,14 +1066,14 @@ template <class T> struct Row27 {
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
             z1[k] = advance(b, p1, k);
-            if (k < n) q0[k] = square(z1, k);
-            if (k < n) q1[k] = square(a, k);
-            if (k < n) q2[k] = convolve(a, z1, k);
-            if (k < n) q3[k] = square(q2, k);
+            q0[k] = square(z1, k);
+            q1[k] = square(a, k);
+            q2[k] = convolve(a, z1, k);
+            q3[k] = square(q2, k);
             q4[k] = convolve(a, q0, k);
             q5[k] = convolve(a, q1, k);
             q6[k] = convolve(a, q3, k);
-            if (k < n) p1[k] = T(-0.7978845608028654) * q0[k] + T(0.10703222440890038) * q1[k] + T(-0.10703222440890038) * q3[k];
+            p1[k] = T(-0.7978845608028654) * q0[k] + T(0.10703222440890038) * q1[k] + T(-0.10703222440890038) * q3[k];
             y[k] = T(0.5) * a[k] + T(0.5) * q2[k];
             s[k] = T(0.5) * z1[k] + T(0.3989422804014327) * a[k] + T(-0.3989422804014327) * q4[k] + T(0.05351611220445019) * q5[k] + T(-0.05351611220445019) * q6[k];
         }
@@ -1205,7 +1205,7 @@ template <class T> struct Row31 {
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
             z2[k] = advance(b, p2, k);
-            if (k < n) p2[k] = z2[k];
+            p2[k] = z2[k];
             y[k] = z2[k] + T(-1.0) * m1 * z2[k] + m1 * a[k];
             s[k] = z2[k] + T(-1.0) * m1 * z2[k];
         }
@@ -1237,7 +1237,7 @@ template <class T> struct Row32 {
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
             z2[k] = advance(b, p2, k);
-            if (k < n) p2[k] = z2[k];
+            p2[k] = z2[k];
             y[k] = T(1.7580993408473766) * z2[k] + T(-1.7580993408473766) * m1 * z2[k] + T(1.0507009873554805) * m1 * a[k];
             s[k] = T(1.7580993408473766) * z2[k] + T(-1.7580993408473766) * m1 * z2[k];
         }
@@ -1400,9 +1400,9 @@ template <class T> struct Row37 {
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
             z1[k] = advance(b, p1, k);
-            if (k < n) q0[k] = square(z1, k);
+            q0[k] = square(z1, k);
             q1[k] = convolve(z1, q0, k);
-            if (k < n) p1[k] = T(-1.0) * q0[k];
+            p1[k] = T(-1.0) * q0[k];
             y[k] = q0[k];
             s[k] = T(-2.0) * q1[k];
         }

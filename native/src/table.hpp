@@ -1,4 +1,8 @@
-// What one build of the kernels offers; the same for every in// The kernels of one instruction set for one floating type.
+// What one build of the kernels offers, the same for every instruction set: plain C types only.
+#pragma once
+#include <cstdint>
+
+// The kernels of one instruction set for one floating type.
 struct NtangentKernels {
     const char* isa;
     int lanes, max_order, rows;
