@@ -102,7 +102,11 @@ def _series(row: Activation) -> list[str]:
     names = [f"z{i}[cap(N)]" for i in moving] + [f"{name}[cap(N)]" for name, _ in w.steps]
     names += [f"p{i}[cap(N)]" for i in moving]
     if moving:
-        out += ["        V b[cap(N)];", "        scale_by_order<N>(n, a, b);", f"        V {', '.join(names)};"]
+        out += [
+            "        V b[cap(N)];",
+            "        scale_by_order<N>(n, a, b);",
+            f"        V {', '.join(names)};",
+        ]
         out += [f"        z{i}[0] = start[{i - 1}];" for i in moving]
     elif w.steps:
         out.append(f"        V {', '.join(names)};")
@@ -149,7 +153,10 @@ def _start(row: Activation) -> list[str]:
     if not row.flow:
         return ["        (void)x, (void)z, (void)p;"]
     numbers = ", ".join(f"T({float(p)!r})" for p in row.parameters) or "T(0)"
-    return [f"        const T parameters[] = {{{numbers}}};", f"        start_{row.kernel}<T>(x, z, p, parameters);"]
+    return [
+        f"        const T parameters[] = {{{numbers}}};",
+        f"        start_{row.kernel}<T>(x, z, p, parameters);",
+    ]
 
 
 def write_row(index: int, row: Activation) -> str:

@@ -22,7 +22,12 @@ _pointers: dict[int, Any] = {}
 
 
 def plan_of(
-    x: Tensor, params: Sequence[Tensor | None], order: int, directions: int, rows: Sequence[Activation], collapsed: bool
+    x: Tensor,
+    params: Sequence[Tensor | None],
+    order: int,
+    directions: int,
+    rows: Sequence[Activation],
+    collapsed: bool,
 ) -> Plan:
     """Return the checked plan for arguments of these shapes and types, from a cache."""
     key = (
@@ -54,10 +59,17 @@ def degree_of(x: Tensor, order: int, directions: int, collapsed: bool) -> int:
 
 
 def _check(
-    x: Tensor, params: Sequence[Tensor | None], order: int, directions: int, rows: Sequence[Activation], collapsed: bool
+    x: Tensor,
+    params: Sequence[Tensor | None],
+    order: int,
+    directions: int,
+    rows: Sequence[Activation],
+    collapsed: bool,
 ) -> Plan:
     if directions < 1 or order < 0:
-        raise ArgumentError(f"order {order}, directions {directions}", "order >= 0 and directions >= 1 are needed")
+        raise ArgumentError(
+            f"order {order}, directions {directions}", "order >= 0 and directions >= 1 are needed"
+        )
     if x.ndim != 3:
         raise ShapeError(f"the input has shape {tuple(x.shape)}", "expected (rows, points, features)")
     if x.dtype not in FLOATS:
@@ -65,7 +77,8 @@ def _check(
     layers = len(params) // 2
     if layers == 0 or len(rows) not in (layers - 1, layers):
         raise ArgumentError(
-            f"{len(rows)} activations for {layers} layers", "one is needed between two layers, and one may follow the last"
+            f"{len(rows)} activations for {layers} layers",
+            "one is needed between two layers, and one may follow the last",
         )
     widths = [x.shape[-1]]
     for layer in range(layers):
@@ -107,7 +120,9 @@ def _library() -> Library:
     return _lib
 
 
-def forward(plan: Plan, x: Tensor, params: Sequence[Tensor | None], save: bool) -> tuple[Tensor, Tensor | None]:
+def forward(
+    plan: Plan, x: Tensor, params: Sequence[Tensor | None], save: bool
+) -> tuple[Tensor, Tensor | None]:
     """Return the output jet and, with ``save``, what backward needs."""
     x, params = x.contiguous(), _dense(params)
     points = x.shape[1]
@@ -121,12 +136,19 @@ def forward(plan: Plan, x: Tensor, params: Sequence[Tensor | None], save: bool) 
 
 
 def backward(
-    plan: Plan, x: Tensor, params: Sequence[Tensor | None], saved: Tensor | None, g: Tensor, needs: Sequence[bool]
+    plan: Plan,
+    x: Tensor,
+    params: Sequence[Tensor | None],
+    saved: Tensor | None,
+    g: Tensor,
+    needs: Sequence[bool],
 ) -> list[Tensor | None]:
     """Return the gradients of x and of the parameters that are needed."""
     x, params, g = x.contiguous(), _dense(params), g.contiguous()
     gx = torch.empty_like(x) if needs[0] else None
-    grads = [torch.empty_like(p) if n and p is not None else None for p, n in zip(params, needs[1:], strict=True)]
+    grads = [
+        torch.empty_like(p) if n and p is not None else None for p, n in zip(params, needs[1:], strict=True)
+    ]
     _library().backward(
         plan.single, plan.address, _pack(params), x.shape[1], x.data_ptr(),
         None if saved is None else saved.data_ptr(), g.data_ptr(),
@@ -148,7 +170,11 @@ def jacobian(plan: Plan, x: Tensor, params: Sequence[Tensor | None], g: Tensor) 
 
 
 def tangent(
-    plan: Plan, x: Tensor, params: Sequence[Tensor | None], dx: Tensor | None, dparams: Sequence[Tensor | None]
+    plan: Plan,
+    x: Tensor,
+    params: Sequence[Tensor | None],
+    dx: Tensor | None,
+    dparams: Sequence[Tensor | None],
 ) -> Tensor:
     """Return the tangent of the output for tangents of the input and the parameters."""
     x, params, dparams = x.contiguous(), _dense(params), _dense(dparams)

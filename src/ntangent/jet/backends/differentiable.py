@@ -60,7 +60,9 @@ def dense(plan: Plan, x: Tensor, *params: Tensor | None) -> Tensor:
     return fill_rows(y, plan.rows)
 
 
-def dense_backward(plan: Plan, needs: Sequence[bool], g: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+def dense_backward(
+    plan: Plan, needs: Sequence[bool], g: Tensor, *tensors: Tensor | None
+) -> tuple[Tensor, ...]:
     """Return the needed gradients of <g, dense(tensors)>."""
     return _pull(lambda *t: dense(plan, *t), needs, g, *tensors)
 
@@ -105,7 +107,9 @@ def push(function: Any, tensors: Sequence[Tensor | None], tangents: Sequence[Ten
             full[i] = value
         return function(*full)
 
-    return torch.func.jvp(restricted, tuple(tensors[i] for i in chosen), tuple(tangents[i] for i in chosen))[1]
+    return torch.func.jvp(restricted, tuple(tensors[i] for i in chosen), tuple(tangents[i] for i in chosen))[
+        1
+    ]
 
 
 def jacobian(plan: Plan, g: Tensor, x: Tensor, *params: Tensor | None) -> Tensor:

@@ -87,7 +87,9 @@ def library() -> Library:
     """Return the loaded kernels, or raise an error that says why there are none."""
     found, why = _search()
     if found is None:
-        raise BackendError("there are no native kernels here", why, 'use backend="eager", or reinstall with a C++ compiler')
+        raise BackendError(
+            "there are no native kernels here", why, 'use backend="eager", or reinstall with a C++ compiler'
+        )
     return found
 
 
@@ -130,7 +132,9 @@ def row_count(order: int, directions: int, collapsed: bool) -> int:
 def _check_order(order: int) -> None:
     limit = library().order_limit
     if order > limit:
-        raise BackendError(f"the native kernels stop at order {limit}, got {order}", "", 'use backend="eager"')
+        raise BackendError(
+            f"the native kernels stop at order {limit}, got {order}", "", 'use backend="eager"'
+        )
 
 
 class StepPlan:
@@ -138,7 +142,13 @@ class StepPlan:
 
     def __init__(self, row: Activation, order: int, directions: int, degree: int, collapsed: bool) -> None:
         _check_order(order)
-        self.row, self.order, self.directions, self.degree, self.collapsed = row, order, directions, degree, collapsed
+        self.row, self.order, self.directions, self.degree, self.collapsed = (
+            row,
+            order,
+            directions,
+            degree,
+            collapsed,
+        )
         self.rows = row_count(order, directions, collapsed)
         self.rows_in = self.rows if degree == order else 1 + degree * directions
         number = library().kinds[signature(IDENTITY)] if is_identity(row) else kind(row)
@@ -165,7 +175,11 @@ class Plan:
         lib = library()
         _check_order(order)
         if len(rows) > MAX_LAYERS:
-            raise BackendError(f"the native kernels take at most {MAX_LAYERS} layers, got {len(rows)}", "", 'use backend="eager"')
+            raise BackendError(
+                f"the native kernels take at most {MAX_LAYERS} layers, got {len(rows)}",
+                "",
+                'use backend="eager"',
+            )
         self.active, self.widest = tuple(rows), max(widths)
         self.given, self.order, self.directions = given, order, directions
         self.degree, self.collapsed, self.dtype = degree, collapsed, dtype

@@ -38,7 +38,9 @@ def loop(size: int, dims: Dims, tensors: Sequence[Tensor | None], function: Call
     return tuple(torch.stack(parts) for parts in zip(*results, strict=True))
 
 
-def map_forward(size: int, dims: Dims, tensors: Sequence[Tensor | None], function: Callable[..., Tensor]) -> tuple[Tensor, int]:
+def map_forward(
+    size: int, dims: Dims, tensors: Sequence[Tensor | None], function: Callable[..., Tensor]
+) -> tuple[Tensor, int]:
     """Map ``function(x, *params)``: fold when only x is mapped, else loop."""
     if any(d is not None for d in dims[1:]) or size == 0:
         return loop(size, dims, tensors, function), 0

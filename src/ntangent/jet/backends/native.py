@@ -102,7 +102,11 @@ class _Backward(Function):
     def backward(ctx: Any, *gg: Tensor) -> tuple[Any, ...]:
         plan, needs = ctx.plan, ctx.needs
         first = lambda *t: differentiable.dense_backward(plan, needs, *t)  # noqa: E731
-        return None, None, *differentiable.pull(first, ctx.needs_input_grad[2:], tuple(gg), *ctx.saved_tensors)
+        return (
+            None,
+            None,
+            *differentiable.pull(first, ctx.needs_input_grad[2:], tuple(gg), *ctx.saved_tensors),
+        )
 
     @staticmethod
     def jvp(ctx: Any, _plan: Any, _needs: Any, *tangents: Tensor | None) -> Any:
@@ -155,7 +159,11 @@ class _Jacobian(Function):
 
 def _interleave(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> list[Tensor | None]:
     if len(weights) != len(biases):
-        raise ShapeError(f"{len(weights)} weights and {len(biases)} biases", "an absent bias is None", "biases=[None] * len(weights)")
+        raise ShapeError(
+            f"{len(weights)} weights and {len(biases)} biases",
+            "an absent bias is None",
+            "biases=[None] * len(weights)",
+        )
     return [p for pair in zip(weights, biases, strict=True) for p in pair]
 
 
@@ -201,7 +209,9 @@ def dense_jet(
         return _Forward.apply(plan, input, *params)
     if plan.widest > FUSED_WIDTH:
         return layered(plan, input, params)
-    if torch.is_grad_enabled() and (input.requires_grad or any(p is not None and p.requires_grad for p in params)):
+    if torch.is_grad_enabled() and (
+        input.requires_grad or any(p is not None and p.requires_grad for p in params)
+    ):
         return _Fused.apply(plan, recompute, input, *params)
     return calls.forward(plan, input, params, False)[0]
 
@@ -234,7 +244,8 @@ def dense_jacobian(
     expected = (plan.rows, input.shape[1], plan.widths[-1])
     if tuple(cotangent.shape) != expected or cotangent.dtype != plan.dtype:
         raise ShapeError(
-            f"the cotangent has shape {tuple(cotangent.shape)}, {cotangent.dtype}", f"expected {expected}, {plan.dtype}"
+            f"the cotangent has shape {tuple(cotangent.shape)}, {cotangent.dtype}",
+            f"expected {expected}, {plan.dtype}",
         )
     return _Jacobian.apply(plan, cotangent, input, *params)
 

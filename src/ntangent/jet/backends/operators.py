@@ -112,7 +112,15 @@ def _(info: Any, in_dims: Any, x: Tensor, params: Any, shape: Any, names: Any, s
 
 @_backward.register_vmap
 def _(
-    info: Any, in_dims: Any, g: Tensor, x: Tensor, params: Any, saved: Tensor, shape: Any, names: Any, needs: Any
+    info: Any,
+    in_dims: Any,
+    g: Tensor,
+    x: Tensor,
+    params: Any,
+    saved: Tensor,
+    shape: Any,
+    names: Any,
+    needs: Any,
 ) -> Any:
     dims = (*in_dims[:2], *(in_dims[2] or [None] * len(params)))
     results, places = mapped.map_backward(
@@ -124,12 +132,19 @@ def _(
 
 
 def dense_jet(
-    x: Tensor, params: Sequence[Tensor | None], directions: int, order: int, rows: Sequence[Activation], collapsed: bool
+    x: Tensor,
+    params: Sequence[Tensor | None],
+    directions: int,
+    order: int,
+    rows: Sequence[Activation],
+    collapsed: bool,
 ) -> Tensor:
     """Return the jet through the operator; see ``native.dense_jet``."""
     names = [row.name for row in rows]
     for name in names:
         if name not in ACTIVATIONS:
-            raise BackendError(f"the native kernels do not know the activation {name!r}", "", 'use backend="eager"')
+            raise BackendError(
+                f"the native kernels do not know the activation {name!r}", "", 'use backend="eager"'
+            )
     shape = [directions, order, int(collapsed)]
     return _forward(x, list(params), shape, names, torch.is_grad_enabled())[0]

@@ -44,7 +44,9 @@ class _Step(Function):
     @staticmethod
     def jvp(ctx: Any, _: Any, tangent: Tensor) -> tuple[Tensor, None]:
         plan = ctx.plan
-        return differentiable.push(lambda t: differentiable.step(plan, t), ctx.saved_tensors[:1], (tangent,)), None
+        return differentiable.push(
+            lambda t: differentiable.step(plan, t), ctx.saved_tensors[:1], (tangent,)
+        ), None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, plan: StepPlan, a: Tensor) -> Any:
