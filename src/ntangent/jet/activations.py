@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -280,7 +280,7 @@ RELU6 = _add(
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 
-@lru_cache(maxsize=None)
+@cache
 def elu(alpha: float = 1.0, scale: float = 1.0) -> Activation:
     """The row of scale·(x if x > 0 else alpha·(eˣ - 1)): ELU, CELU's parts and SELU."""
     return _row(
@@ -290,7 +290,7 @@ def elu(alpha: float = 1.0, scale: float = 1.0) -> Activation:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def softplus(beta: float) -> Activation:
     """The row of log(1 + exp(beta·x)) / beta."""
     return _row(
@@ -300,7 +300,7 @@ def softplus(beta: float) -> Activation:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def leaky_relu(slope: float = 0.01) -> Activation:
     """The row of x if x > 0 else slope·x."""
     return _row(
@@ -309,7 +309,7 @@ def leaky_relu(slope: float = 0.01) -> Activation:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def relu_power(exponent: int) -> Activation:
     """The row of max(x, 0)^exponent; at the kink all of its derivatives are those of the left branch, 0."""
     return _row(
@@ -318,7 +318,7 @@ def relu_power(exponent: int) -> Activation:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def power(exponent: float) -> Activation:
     """The row of x^exponent: a plain polynomial for whole exponents, x > 0 otherwise."""
     name = f"power[{exponent!r}]"
@@ -331,7 +331,8 @@ def power(exponent: float) -> Activation:
         )  # fmt: skip
     return _row(
         name, 2, lambda x, y, w: ([exponent * (y * w), -(w**2)], y),
-        initial=lambda x: (x**exponent, 1 / x), parameters=(float(exponent),), sample=(0.5, 3.0), family="power",
+        initial=lambda x: (x**exponent, 1 / x),
+        parameters=(float(exponent),), sample=(0.5, 3.0), family="power",
     )  # fmt: skip
 
 

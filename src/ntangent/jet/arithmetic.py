@@ -17,10 +17,22 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
+from ntangent.jet.algebra import Algebra
 
-def degree_of(data: Tensor, directions: int) -> int:
+# Along how many directions, or in which other algebra, a row tensor is a series.
+Structure = int | Algebra
+
+
+def degree_of(data: Tensor, directions: Structure) -> int:
     """Return the highest stored order of a row tensor."""
+    if isinstance(directions, Algebra):
+        return directions.degree(data)
     return (data.shape[0] - 1) // directions
+
+
+def row_count(directions: Structure, degree: int) -> int:
+    """Return the number of rows of a series of the given degree."""
+    return directions.rows(degree) if isinstance(directions, Algebra) else 1 + degree * directions
 
 
 def tail_of(data: Tensor, directions: int) -> Tensor:
@@ -28,8 +40,22 @@ def tail_of(data: Tensor, directions: int) -> Tensor:
     return data[1:].view(degree_of(data, directions), directions, *data.shape[1:])
 
 
-def product_rows(a: Tensor, b: Tensor, directions: int, degree: int) -> Tensor:
+def product_entries(directions: Structure, degree: int) -> list[tuple[int, int, int, float]]:
+    """Return the product table up to a degree: (c, d, b, w), row b of ab gains w · a_c · b_d."""
+    if isinstance(directions, Algebra):
+        size = directions.rows(degree)
+        return [entry for entry in directions.table if entry[2] < size]
+    table = [(0, 0, 0, 1.0)]
+    for v in range(directions):
+        line = [0, *[1 + k * directions + v for k in range(degree)]]
+        table += [(line[i], line[k - i], line[k], 1.0) for k in range(1, degree + 1) for i in range(k + 1)]
+    return table
+
+
+def product_rows(a: Tensor, b: Tensor, directions: Structure, degree: int) -> Tensor:
     """Cauchy product of equal-shaped series, truncated at ``degree``; degree + 1 block operations."""
+    if isinstance(directions, Algebra):
+        return directions.product(a, b, degree)
     out = a.new_empty((1 + degree * directions, *a.shape[1:]))
     torch.mul(a[0], b[0], out=out[0])
     if degree == 0:
@@ -46,8 +72,10 @@ def product_rows(a: Tensor, b: Tensor, directions: int, degree: int) -> Tensor:
     return out
 
 
-def correlate_rows(s: Tensor, g: Tensor, directions: int, degree: int) -> Tensor:
+def correlate_rows(s: Tensor, g: Tensor, directions: Structure, degree: int) -> Tensor:
     """Adjoint of the product with ``s``, applied to ``g``, for a factor of degree ``degree``."""
+    if isinstance(directions, Algebra):
+        return directions.correlate(s, g, degree)
     out = g.new_zeros((1 + degree * directions, *g.shape[1:]))
     torch.mul(s[0], g[0], out=out[0])
     ts, tg, tail = tail_of(s, directions), tail_of(g, directions), tail_of(out, directions)
@@ -77,11 +105,11 @@ def fold_batch(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> 
 
 class _Product(Function):
     @staticmethod
-    def forward(a: Tensor, b: Tensor, directions: int, degree: int) -> Tensor:
+    def forward(a: Tensor, b: Tensor, directions: Structure, degree: int) -> Tensor:
         return product_rows(a, b, directions, degree)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
         a, b, ctx.directions, ctx.degree = inputs
         ctx.save_for_backward(a, b)
         ctx.save_for_forward(a, b)
@@ -109,7 +137,7 @@ class _Product(Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: Any, a: Tensor, b: Tensor, directions: int, degree: int
+        info: Any, in_dims: Any, a: Tensor, b: Tensor, directions: Structure, degree: int
     ) -> tuple[Tensor, int]:
         a, b = fold_batch(info, in_dims, a, b)
         return product(a, b, directions, degree), 1
@@ -117,11 +145,11 @@ class _Product(Function):
 
 class _Correlate(Function):
     @staticmethod
-    def forward(s: Tensor, g: Tensor, directions: int, degree: int) -> Tensor:
+    def forward(s: Tensor, g: Tensor, directions: Structure, degree: int) -> Tensor:
         return correlate_rows(s, g, directions, degree)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
         s, g, ctx.directions, ctx.degree = inputs
         ctx.save_for_backward(s, g)
         ctx.save_for_forward(s, g)
@@ -146,19 +174,19 @@ class _Correlate(Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: Any, s: Tensor, g: Tensor, directions: int, degree: int
+        info: Any, in_dims: Any, s: Tensor, g: Tensor, directions: Structure, degree: int
     ) -> tuple[Tensor, int]:
         s, g = fold_batch(info, in_dims, s, g)
         return correlate(s, g, directions, degree), 1
 
 
-def product(a: Tensor, b: Tensor, directions: int, degree: int) -> Tensor:
+def product(a: Tensor, b: Tensor, directions: Structure, degree: int) -> Tensor:
     """Truncated product of two row tensors of equal value shape, differentiable any number of times.
 
     Args:
         a: rows of degree p, shape (1 + p·D, *shape).
         b: rows of degree q, shape (1 + q·D, *shape).
-        directions: D.
+        directions: D, or the algebra of the rows.
         degree: degree of the result.
 
     Cost: (degree + 1)(degree + 2)/2 multiply-adds per element and direction.
@@ -166,6 +194,6 @@ def product(a: Tensor, b: Tensor, directions: int, degree: int) -> Tensor:
     return _Product.apply(a, b, directions, degree)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def correlate(s: Tensor, g: Tensor, directions: int, degree: int) -> Tensor:
+def correlate(s: Tensor, g: Tensor, directions: Structure, degree: int) -> Tensor:
     """Adjoint of ``x ↦ product(s, x)`` on series x of the given degree; same cost as the product."""
     return _Correlate.apply(s, g, directions, degree)  # type: ignore[no-any-return,no-untyped-call]

@@ -36,8 +36,7 @@ class Dense:
         return tuple(p for pair in pairs for p in pair if p is not None)
 
 
-class _NotDense(Exception):
-    """Internal signal: the traced function does something besides affine maps and activations."""
+NOT_DENSE = "the function does something besides affine maps and activations"
 
 
 class _Probe:
@@ -50,7 +49,7 @@ class _Probe:
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> _Probe:
         found, kwargs = RULES.get(function), kwargs or {}
         if not args or not isinstance(args[0], _Probe):
-            raise _NotDense
+            raise TypeError(NOT_DENSE)
         layers = args[0].layers
         if found is linear:
             weight, bias = _linear_arguments(*args[1:], **kwargs)
@@ -58,12 +57,12 @@ class _Probe:
         if isinstance(found, ActivationRule) and layers and layers[-1][2] is table.IDENTITY:
             row = found.select(*args[1:], **kwargs)
             return _Probe((*layers[:-1], (layers[-1][0], layers[-1][1], row)))
-        raise _NotDense
+        raise TypeError(NOT_DENSE)
 
 
 def _linear_arguments(weight: Any, bias: Any = None) -> tuple[Tensor, Tensor | None]:
     if not isinstance(weight, Tensor) or not (bias is None or isinstance(bias, Tensor)):
-        raise _NotDense
+        raise TypeError(NOT_DENSE)
     return weight, bias
 
 

@@ -17,6 +17,7 @@ from ntangent._base.check import under_transform
 from ntangent._base.errors import ArgumentError, MissingRule
 from ntangent.jet import activations as table
 from ntangent.jet.activations import Activation
+from ntangent.jet.arithmetic import product_entries, row_count
 from ntangent.jet.dispatch import RULES, rule
 from ntangent.jet.flow import flow
 from ntangent.jet.series import Jet, broadcast_rows, common, lift, multiply, padded
@@ -29,7 +30,7 @@ def activate(a: Jet, row: Activation) -> Jet:
     if row is table.IDENTITY:
         return a
     rows = a.data.contiguous()
-    return Jet(flow(rows, row, a.width, a.order), a.order, a.directions)
+    return Jet(flow(rows, row, a.structure, a.order), a.order, a.directions)
 
 
 class ActivationRule:
@@ -44,6 +45,7 @@ class ActivationRule:
         self.select = select
 
     def __call__(self, input: Jet, *args: Any, **kwargs: Any) -> Jet:
+        """Return the series of the activation that the arguments select."""
         return activate(input, self.select(*args, **kwargs))
 
 
@@ -120,7 +122,6 @@ activation_rule(_select_leaky_relu, F.leaky_relu)
 activation_rule(_select_elu, F.elu)
 activation_rule(_select_selu, F.selu, torch.selu)
 activation_rule(_select_softplus, F.softplus)
-
 
 
 # --- arithmetic --------------------------------------------------------------------------------
@@ -320,7 +321,9 @@ def _getitem(input: Jet, index: Any) -> Jet:
 def where(condition: Any, a: Any, b: Any) -> Jet:
     """Return the series of ``a`` where the condition holds, else that of ``b``."""
     if isinstance(condition, Jet):
-        raise MissingRule("no Taylor rule for torch.where(series, ...)", "it needs a mask", "where(x > 0, a, b)")
+        raise MissingRule(
+            "no Taylor rule for torch.where(series, ...)", "it needs a mask", "where(x > 0, a, b)"
+        )
     first, second = _jets([a, b])
     order, directions = common([first, second])
     shape = torch.broadcast_shapes(condition.shape, first.shape, second.shape)
@@ -369,25 +372,23 @@ def _reverse_matmul(a: Any, b: Any) -> Jet:
 
 
 def bilinear(operation: Callable[[Tensor, Tensor], Tensor], a: Jet, b: Jet) -> Jet:
-    """Return the truncated product of two series under any bilinear operation; O(order²) calls of it."""
+    """Return the truncated product of two series under any bilinear operation.
+
+    Cost: one call of the operation for each entry of the product table, order²/2 along a line.
+    """
     order, directions = common([a, b])
     degree = min(order, a.degree + b.degree)
-    first = [
-        a.coefficient(k) if a.directions else a.coefficient(k)[None] for k in range(min(a.degree, degree) + 1)
-    ]
-    second = [
-        b.coefficient(k) if b.directions else b.coefficient(k)[None] for k in range(min(b.degree, degree) + 1)
-    ]
-    batched = torch.func.vmap(operation)
-    rows = []
-    for k in range(degree + 1):
-        pairs = [(i, k - i) for i in range(k + 1) if i < len(first) and k - i < len(second)]
-        total = sum(
-            (batched(first[i], second[j]) for i, j in pairs[1:]),
-            batched(first[pairs[0][0]], second[pairs[0][1]]),
-        )
-        rows.append(total[:1] if k == 0 else total)
-    return Jet(torch.cat(rows), order, directions)
+    entries = product_entries(a.structure, degree)
+    rows: list[Tensor | None] = [None] * row_count(a.structure, degree)
+    for c, d, target, weight in entries:
+        if c < len(a.data) and d < len(b.data):
+            term = operation(a.data[c], b.data[d])
+            term = term if weight == 1.0 else term * weight
+            held = rows[target]
+            rows[target] = term if held is None else held + term
+    value = rows[0]
+    assert value is not None
+    return Jet(torch.stack([torch.zeros_like(value) if r is None else r for r in rows]), order, directions)
 
 
 def rules() -> dict[Any, Callable[..., Any]]:

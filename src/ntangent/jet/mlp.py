@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class _Pointwise(nn.Module):
 FUNCTIONS = ("sin", "cos", "exp", "erf", "atan", "asinh", "square")
 
 
-def MLP(  # noqa: N802 - reads like the class it returns
+def MLP(
     inputs: int,
     outputs: int,
     *,
@@ -68,7 +69,8 @@ def MLP(  # noqa: N802 - reads like the class it returns
         depth: number of hidden layers.
         activation: name of an activation.
         bias: whether the layers have biases.
-        dtype, device: where and in which precision the parameters live.
+        dtype: precision of the parameters.
+        device: where they live.
         generator: source of randomness, a generator or a seed; torch's own by default.
 
     Raises:
@@ -85,7 +87,7 @@ def MLP(  # noqa: N802 - reads like the class it returns
         generator = torch.Generator().manual_seed(generator)
     sizes = [inputs, *[width] * depth, outputs]
     layers: list[nn.Module] = []
-    for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         layer = nn.Linear(fan_in, fan_out, bias=bias, dtype=dtype, device=device)
         with torch.no_grad():
             nn.init.xavier_normal_(layer.weight, generator=generator)

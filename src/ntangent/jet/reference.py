@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ def check_output(y: Any, x: Tensor) -> None:
         )
 
 
-@lru_cache(maxsize=None)
+@cache
 def partitions(n: int) -> tuple[tuple[tuple[int, int], ...], ...]:
     """Return the integer partitions of n, each as pairs (part, multiplicity)."""
 
@@ -91,7 +91,7 @@ def partitions(n: int) -> tuple[tuple[tuple[int, int], ...], ...]:
     return tuple(tuple(p) for p in descend(n, n))
 
 
-@lru_cache(maxsize=None)
+@cache
 def bell_terms(n: int) -> tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]:
     """Return the terms of Faà di Bruno's formula of order n.
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ntangent._base.check import check_order
 from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
-from ntangent.jet.arithmetic import degree_of, product, tail_of
+from ntangent.jet.algebra import Algebra
+from ntangent.jet.arithmetic import Structure, degree_of, product, row_count, tail_of
 from ntangent.jet.dispatch import dispatch
 
 
@@ -29,33 +30,52 @@ class Jet:
     Args:
         data: rows, shape (1 + degree·D, *shape).
         order: order of truncation; degree <= order.
-        directions: D, or None for a single direction without an axis of its own.
+        directions: D, or None for a single direction without an axis of its own; or the algebra
+            whose rows ``data`` holds (see ``jet.algebra``), with the methods about single
+            coefficients left aside.
     """
 
     __slots__ = ("data", "directions", "order")
+    __array_ufunc__ = None  # numpy scalars leave the arithmetic to us instead of iterating over a Jet
 
-    def __init__(self, data: Tensor, order: int, directions: int | None = None) -> None:
+    def __init__(self, data: Tensor, order: int, directions: int | Algebra | None = None) -> None:
         self.data = data
         self.order = order
         self.directions = directions
-        if (data.shape[0] - 1) % self.width or self.degree > order:
+        if data.shape[0] != row_count(self.structure, self.degree) or self.degree > order:
+            where = f"in {directions or 1} direction(s)"
             raise ShapeError(
-                f"{data.shape[0]} rows cannot hold a series of order {order} in {self.width} direction(s)",
+                f"{data.shape[0]} rows cannot hold a series of order {order} {where}",
                 "the rows are the value and then `directions` rows for each stored order <= order",
-                f"data of shape ({1 + order * self.width}, *shape)",
+                f"data of shape ({row_count(self.structure, order)}, *shape)",
             )
 
     # --- what it holds -------------------------------------------------------------------------
 
     @property
-    def width(self) -> int:
-        """Number of directions, 1 when there is no direction axis."""
+    def structure(self) -> Structure:
+        """Number of directions, 1 when there is no direction axis; or the algebra."""
         return self.directions or 1
+
+    @property
+    def width(self) -> int:
+        """Number of directions, 1 when there is no direction axis.
+
+        Raises:
+            ArgumentError: if the rows are not those of lines.
+        """
+        if isinstance(self.structure, Algebra):
+            raise ArgumentError(
+                "this jet is not a series along lines",
+                "its rows are those of an algebra, and an order has no coefficient of its own there",
+                "jet(f, x, order, direction=v)",
+            )
+        return self.structure
 
     @property
     def degree(self) -> int:
         """Highest stored order; the coefficients past it are zero."""
-        return degree_of(self.data, self.width)
+        return degree_of(self.data, self.structure)
 
     @property
     def value(self) -> Tensor:
@@ -133,7 +153,7 @@ class Jet:
                 "the missing coefficients were not computed",
                 f"jet(f, x, order={order})",
             )
-        return Jet(self.data[: 1 + min(order, self.degree) * self.width], order, self.directions)
+        return Jet(self.data[: row_count(self.structure, min(order, self.degree))], order, self.directions)
 
     def differentiate(self, times: int = 1) -> Jet:
         """Return the series of the derivative along the line, of an order lower by ``times``.
@@ -257,7 +277,8 @@ class Jet:
         )
 
     def __repr__(self) -> str:
-        return f"Jet(shape={tuple(self.shape)}, order={self.order}, directions={self.directions}, dtype={self.dtype})"
+        kind = f"order={self.order}, directions={self.directions}, dtype={self.dtype}"
+        return f"Jet(shape={tuple(self.shape)}, {kind})"
 
     def __getattr__(self, name: str) -> Any:
         # jet.sin() is torch.Tensor.sin(jet); names that tensors lack are honest attribute errors.
@@ -275,7 +296,9 @@ class Jet:
 
 def _operate(function: Any, *args: Any) -> Jet:
     # Not function(*args): torch's own argument check refuses numpy arrays before we are asked.
-    return dispatch(function, args, {})  # type: ignore[no-any-return]
+    kinds = [type(arg) for arg in args if isinstance(arg, Jet)]
+    kind = next((k for k in kinds if k is not Jet), Jet)
+    return kind.__torch_function__(function, (), args, {})  # type: ignore[no-any-return]
 
 
 def _value(other: Any) -> Any:
@@ -290,14 +313,14 @@ def lift(value: Any, like: Jet) -> Jet:
 
 def padded(jet: Jet, degree: int) -> Tensor:
     """Return the rows of a jet, with zero rows up to ``degree`` (or cut to it)."""
-    rows = 1 + degree * jet.width
+    rows = row_count(jet.structure, degree)
     missing = rows - jet.data.shape[0]
     if missing <= 0:
         return jet.data[:rows]
     return torch.cat([jet.data, jet.data.new_zeros((missing, *jet.shape))])
 
 
-def common(jets: list[Jet]) -> tuple[int, int | None]:
+def common(jets: list[Jet]) -> tuple[int, int | Algebra | None]:
     """Return the order and the directions that several jets agree on.
 
     The order is the smallest: a sum or product is known no further. Directions must agree.
@@ -305,7 +328,7 @@ def common(jets: list[Jet]) -> tuple[int, int | None]:
     kinds = {jet.directions for jet in jets}
     if len(kinds) > 1:
         raise ShapeError(
-            f"jets along different numbers of directions meet: {sorted(k or 1 for k in kinds)}",
+            f"jets along different numbers of directions meet: {', '.join(str(k or 1) for k in kinds)}",
             "a product of series is taken direction by direction",
             "expand all inputs along the same directions in one call of jet(...)",
         )
@@ -327,7 +350,7 @@ def multiply(a: Jet, b: Jet) -> Jet:
         constant, series = (a, b) if a.degree == 0 else (b, a)
         return Jet(broadcast_rows(series.data, shape) * constant.value, order, directions)
     rows = [broadcast_rows(j.data, shape).contiguous() for j in (a, b)]
-    return Jet(product(rows[0], rows[1], a.width, min(order, a.degree + b.degree)), order, directions)
+    return Jet(product(rows[0], rows[1], a.structure, min(order, a.degree + b.degree)), order, directions)
 
 
 def compose(outer: Jet, inner: Jet) -> Jet:

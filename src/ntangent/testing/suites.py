@@ -19,11 +19,12 @@ from ntangent._base.precision import tolerance
 from ntangent.jet.activations import Activation
 from ntangent.jet.api import derivatives, jet
 from ntangent.jet.dispatch import dispatch
-from ntangent.jet.flow import flow, solve_rows
+from ntangent.jet.flow import flow
 from ntangent.jet.mlp import FUNCTIONS, MLP, MODULES
 from ntangent.jet.polynomial import Polynomial, variables
 from ntangent.jet.reference import nested_autograd
 from ntangent.jet.series import Jet
+from ntangent.jet.solver import solve_rows
 from ntangent.testing import oracles
 from ntangent.testing.oracles import Branches, compose_series, derived, nested_reverse, polygon, taylor
 

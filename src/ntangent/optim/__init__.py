@@ -1,0 +1,25 @@
+"""Optimisers: frozen configurations with two pure functions, ``begin`` and ``step``.
+
+They see a flat parameter vector and an objective, and nothing of networks or equations. No method
+stops, or changes its course, because a loss is small in itself.
+"""
+
+from ntangent.optim.adam import Adam
+from ntangent.optim.lbfgs import LBFGS
+from ntangent.optim.levenberg_marquardt import LevenbergMarquardt
+from ntangent.optim.line_search import LineSearchResult, strong_wolfe
+from ntangent.optim.schedules import Cosine, ExponentialDecay, Schedule
+from ntangent.optim.ssbroyden import SSBFGS, SSBroyden
+
+__all__ = [
+    "LBFGS",
+    "SSBFGS",
+    "Adam",
+    "Cosine",
+    "ExponentialDecay",
+    "LevenbergMarquardt",
+    "LineSearchResult",
+    "SSBroyden",
+    "Schedule",
+    "strong_wolfe",
+]

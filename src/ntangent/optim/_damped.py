@@ -1,0 +1,133 @@
+"""Damped linear least squares for many dampings from one factorisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ntangent._base.errors import ConvergenceError
+
+# The stubs do not export it.
+LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
+
+Kind = Literal["gram", "svd"]
+
+# "auto" trusts the Gram matrix while the damping exceeds this multiple of eps·|J|². Its entries carry
+# an error of about eps·|J|², so the damped components of a step are then right to about one percent
+# (the others better), which costs a Gauss-Newton iteration nothing; below, digits of the step go.
+MARGIN = 100.0
+
+
+def choose(damping: float, size: float, eps: float) -> Kind:
+    """Return which factorisation serves a damping, for |J| (Frobenius) = ``size``."""
+    return "gram" if damping / size > MARGIN * eps * size else "svd"
+
+
+def smallest_damping(kind: Kind, size: float, eps: float) -> float:
+    """Return the damping below which the factorisation shows only its own rounding errors.
+
+    Singular values of J are known to eps·|J|; those of the Gram matrix, which are their squares, to
+    eps·|J|², so that the normal equations lose half the digits.
+    """
+    return eps * size * size if kind == "gram" else (eps * size) ** 2
+
+
+@dataclass(frozen=True)
+class Damped:
+    """The solution operator of min |J d + b|² + damping·|d|² for every b and damping.
+
+    Two forms share the fields. With k = min(M, P):
+
+    - "gram": ``vectors`` (k, k) and ``squares`` (k,) are the eigendecomposition of the smaller of
+      J'J and J J'; ``left`` and ``values`` are not used.
+    - "svd": J = left diag(values) vectors', with shapes (M, k), (k,), (P, k).
+
+    Args:
+        kind: which form.
+        jacobian: J, shape (M, P).
+        vectors: see above.
+        squares: squared singular values, shape (k,), not negative.
+        left: left singular vectors or an empty tensor.
+        rank: how many singular values stand above the rounding errors of the factorisation.
+    """
+
+    kind: Kind
+    jacobian: Tensor
+    vectors: Tensor
+    squares: Tensor
+    left: Tensor
+    rank: int
+
+    @property
+    def wide(self) -> bool:
+        """Whether there are fewer residuals than parameters."""
+        return self.jacobian.shape[0] < self.jacobian.shape[1]
+
+    def coefficients(self, b: Tensor) -> Tensor:
+        """Return what a solution and its reduction need of ``b``, shape (M,); the result has shape (k,).
+
+        It is the component along each left singular vector; times the singular value in the tall
+        "gram" form, which has no left vectors.
+        """
+        if self.kind == "svd":
+            return self.left.T @ b
+        return self.vectors.T @ (b if self.wide else self.jacobian.T @ b)
+
+    def solve(self, c: Tensor, damping: float) -> Tensor:
+        """Return d = -(J'J + damping)⁻¹ J' b, shape (P,), for the coefficients ``c`` of b. Cost O(k P)."""
+        filtered = -c / (self.squares + damping)
+        if self.kind == "svd":
+            return self.vectors @ (self.squares.sqrt() * filtered)
+        d = self.vectors @ filtered
+        return self.jacobian.T @ d if self.wide else d
+
+    def reduction(self, c: Tensor, damping: float) -> float:
+        """Return |b|² - |b + J d|² for the solution d, as a sum of non-negative terms (no cancellation)."""
+        share = (self.squares + 2 * damping) / (self.squares + damping)
+        if self.kind == "gram" and not self.wide:
+            return float((c * (c / (self.squares + damping)) * share).sum())
+        return float((c * c * (self.squares / (self.squares + damping)) * share).sum())
+
+
+def factorise(jacobian: Tensor, kind: Kind) -> Damped:
+    """Factorise J, shape (M, P); a failed eigendecomposition falls back to "svd".
+
+    Cost, with k = min(M, P) and n = max(M, P): "gram" n k² multiplications plus an eigendecomposition
+    of size k; "svd" about 2 n k² for the QR, 2 n k² for its orthogonal factor, plus an SVD of size k.
+    """
+    if kind == "gram":
+        try:
+            return _gram(jacobian)
+        except LinAlgError:
+            pass
+    try:
+        return _svd(jacobian)
+    except LinAlgError as error:
+        raise ConvergenceError(
+            f"the factorisation of the Jacobian of shape {tuple(jacobian.shape)} failed: {error}",
+            "its entries are finite but span too many orders of magnitude",
+            "scale the residuals, or use float64",
+        ) from error
+
+
+def _gram(jacobian: Tensor) -> Damped:
+    wide = jacobian.shape[0] < jacobian.shape[1]
+    gram = jacobian @ jacobian.T if wide else jacobian.T @ jacobian
+    squares, vectors = torch.linalg.eigh(gram)
+    # Rounding makes small eigenvalues negative.
+    squares = squares.clamp_min(0)
+    noise = max(jacobian.shape) * torch.finfo(jacobian.dtype).eps * float(squares.max())
+    return Damped("gram", jacobian, vectors, squares, jacobian.new_empty(0), int((squares > noise).sum()))
+
+
+def _svd(jacobian: Tensor) -> Damped:
+    wide = jacobian.shape[0] < jacobian.shape[1]
+    q, triangle = torch.linalg.qr(jacobian.T if wide else jacobian)
+    u, values, vh = torch.linalg.svd(triangle)
+    # J = Q T = (Q U) S V', or for a wide J: J' = Q T, so J = V S (Q U)'.
+    left, right = (vh.T, q @ u) if wide else (q @ u, vh.T)
+    noise = max(jacobian.shape) * torch.finfo(jacobian.dtype).eps * float(values.max())
+    return Damped("svd", jacobian, right, values * values, left, int((values > noise).sum()))

@@ -1,0 +1,119 @@
+"""Adam on the flat parameter vector."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ntangent._base.check import check_positive
+from ntangent._base.errors import ArgumentError, DtypeError
+from ntangent._base.protocols import Objective, State
+from ntangent.optim._stage import check_theta, check_tolerance, is_finite, no_start, norm, verdict
+from ntangent.optim.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (Kingma & Ba 2015), equal to ``torch.optim.Adam`` step for step.
+
+    One iteration costs one gradient and O(P) arithmetic. Its state holds the two moments and the
+    gradient at θ, shape (P,) each. If the loss or the gradient becomes NaN or infinite, the stage
+    stops at the last finite θ and says so.
+
+    Args:
+        iterations: budget.
+        lr: learning rate.
+        betas: decay rates of the two moments, each in [0, 1).
+        eps: added to the root of the second moment.
+        schedule: factor on ``lr`` by iteration, e.g. ``Cosine()``; None keeps it constant.
+        tolerance: stop when the loss is not above it (in the units of the loss).
+    """
+
+    iterations: int
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    schedule: Schedule | None = None
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive(self.iterations, "iterations", integer=True)
+        check_positive(self.lr, "lr")
+        check_positive(self.eps, "eps")
+        check_tolerance(self.tolerance)
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
+            raise DtypeError(f"betas must be a pair of numbers, got {self.betas!r}", "", "betas=(0.9, 0.999)")
+        for beta in self.betas:
+            check_tolerance(beta, "betas")
+            if beta >= 1:
+                raise ArgumentError(
+                    f"betas must lie in [0, 1), got {self.betas!r}",
+                    "with 1 a moment would never see the gradient",
+                    "betas=(0.9, 0.999)",
+                )
+        object.__setattr__(self, "betas", tuple(self.betas))
+        if self.schedule is not None and not isinstance(self.schedule, Schedule):
+            raise DtypeError(
+                f"schedule must have a method factor(iteration, iterations), got {self.schedule!r}",
+                "a resumed run asks it for the rate of any iteration",
+                "schedule=Cosine()",
+            )
+
+    def begin(self, objective: Objective, theta: Tensor) -> State:
+        """Return the state before the first iteration, with zero moments."""
+        theta = check_theta(theta)
+        loss, gradient = objective.value_and_gradient(theta)
+        if not (math.isfinite(float(loss)) and is_finite(gradient)):
+            raise no_start("the loss or its gradient")
+        zero = theta.new_zeros(theta.shape)
+        memory = {"gradient": gradient, "first": zero, "second": zero, "evaluations": 1}
+        size = norm(gradient)
+        return State(
+            theta,
+            float(loss),
+            memory=memory,
+            info={"gradient_norm": size, "evaluations": 1.0},
+            stop=verdict(float(loss), size, self.tolerance, 0, self.iterations),
+        )
+
+    def step(self, objective: Objective, state: State) -> State:
+        """Move along the gradient at θ, then evaluate at the new θ; a finished state is returned as is."""
+        if state.stop is not None:
+            return state
+        memory, done = state.memory, state.iteration
+        beta1, beta2 = self.betas
+        lr = self.lr if self.schedule is None else self.lr * self.schedule.factor(done, self.iterations)
+        gradient = memory["gradient"]
+        # The same operations in the same order as torch.optim.Adam, so that the bits agree.
+        first = memory["first"].lerp(gradient, 1 - beta1)
+        second = (memory["second"] * beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        root = (second.sqrt() / (1 - beta2 ** (done + 1)) ** 0.5).add_(self.eps)
+        theta = state.theta.addcdiv(first, root, value=-(lr / (1 - beta1 ** (done + 1))))
+        loss, gradient = objective.value_and_gradient(theta)
+        evaluations = memory["evaluations"] + 1
+        if not (math.isfinite(float(loss)) and is_finite(gradient)):
+            return State(
+                state.theta,
+                state.loss,
+                done,
+                memory | {"evaluations": evaluations},
+                state.info | {"evaluations": float(evaluations)},
+                f"the loss or its gradient is not finite after a step with learning rate {lr:g}; "
+                "stopped at the last finite parameters; choose a smaller lr",
+            )
+        size = norm(gradient)
+        return State(
+            theta,
+            float(loss),
+            done + 1,
+            {"gradient": gradient, "first": first, "second": second, "evaluations": evaluations},
+            {
+                "gradient_norm": size,
+                "step_length": norm(theta - state.theta),
+                "learning_rate": lr,
+                "evaluations": float(evaluations),
+            },
+            verdict(float(loss), size, self.tolerance, done + 1, self.iterations),
+        )

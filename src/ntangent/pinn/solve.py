@@ -1,0 +1,185 @@
+"""``solve``: a problem, a network and a list of stages in, a solution out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ntangent._base.check import FLOATS, check_order, check_points
+from ntangent._base.describe import describe
+from ntangent._base.errors import ArgumentError, DtypeError, ProblemError, ShapeError
+from ntangent._base.protocols import Stage
+from ntangent.pinn.domain import Box
+from ntangent.pinn.objective import PinnObjective, check_weights
+from ntangent.pinn.problem import Problem
+from ntangent.pinn.sampling import Chebyshev, Sampler
+from ntangent.pinn.solution import Solution, exact
+from ntangent.run import Callback, Outcome, Progress, RunFolder, run_config, train
+
+
+def solve(
+    problem: Problem,
+    net: nn.Module,
+    stages: Sequence[Stage],
+    *,
+    sampler: Sampler | None = None,
+    sobolev: int | Sequence[float] = 0,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+    checkpoint_every: float = 10.0,
+    recipe: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Solution:
+    """Train a network until its field solves a problem.
+
+    Args:
+        problem: equations, conditions, unknowns.
+        net: maps (N, d) to (N, 1); its dtype and device are those of the whole computation.
+        stages: optimisers, run one after the other.
+        sampler: collocation points; 128 Chebyshev points by default.
+        sobolev: m, to add the mean squares of the residual's derivatives of orders 1..m with
+            weight 1, or their m weights. They come from the same series as the residual.
+        run_dir: folder for configuration, metrics, checkpoints and report; None keeps the run in
+            memory.
+        resume: continue the run of ``run_dir`` from its newest checkpoint, to the same bits.
+        overwrite: replace a run that is already in ``run_dir``.
+        callbacks: objects told of every step.
+        progress: show a line of progress on standard error.
+        checkpoint_every: seconds between checkpoints.
+        recipe: name and options that rebuild the problem, kept in the configuration.
+        seed: recorded in the configuration; the randomness of network and sampler is theirs.
+
+    Returns:
+        The solution; its network is ``net``, trained in place.
+
+    Raises:
+        ProblemError, ArgumentError, DtypeError: if the arguments do not fit together.
+        RunFolderError, CheckpointError: if the folder is taken, missing or another run's.
+        ConvergenceError: if the loss becomes non-finite.
+    """
+    dtype, device = _home(net)
+    _check_options(stages, run_dir, resume, overwrite)
+    sampler = sampler or Chebyshev(128)
+    weights = _sobolev_weights(sobolev)
+    points = _collocation(sampler, problem.domain, dtype, device)
+    objective = PinnObjective(problem, net, points, weights)
+    if problem.reference is not None:
+        # Now, not after the training: a reference of the wrong shape would lose the result.
+        exact(problem, points[:3, 0], objective.order)
+    folder = None
+    if run_dir is not None:
+        given = dict(recipe or {"problem": "python", "options": {}})
+        config = run_config(
+            problem=given["problem"], options=given["options"], stages=stages, seed=seed, dtype=dtype,
+            statement=describe(problem), network=describe(net), sampler=describe(sampler), sobolev=weights,
+        )  # fmt: skip
+        folder = (
+            RunFolder.resume(run_dir, config)
+            if resume
+            else RunFolder.create(run_dir, config, overwrite=overwrite)
+        )
+    outcome = train(
+        stages, objective, objective.start(), folder=folder, resume=resume,
+        callbacks=[*callbacks, Progress(stages, quiet=not progress)],
+        checkpoint_every=checkpoint_every, describe=objective.unknowns,
+    )  # fmt: skip
+    return finish(objective, outcome, folder)
+
+
+def finish(objective: PinnObjective, outcome: Outcome, folder: RunFolder | None) -> Solution:
+    """Return the solution of a finished training, with its evaluation written into the folder."""
+    solution = Solution(objective, outcome, folder)
+    if folder is not None:
+        arrays = solution.evaluate()
+        folder.write_evaluation(arrays)
+        folder.write_result(solution.summary(arrays))
+    return solution
+
+
+def _check_options(stages: Any, run_dir: Any, resume: bool, overwrite: bool) -> None:
+    if not isinstance(stages, Sequence) or not all(isinstance(stage, Stage) for stage in stages):
+        raise ArgumentError(
+            f"stages is {stages!r}", "it lists optimisers", "stages=[optim.LevenbergMarquardt(200)]"
+        )
+    if not stages:
+        raise ArgumentError(
+            "there are no stages", "nothing would be trained", "stages=[optim.LevenbergMarquardt(200)]"
+        )
+    if resume and run_dir is None:
+        raise ArgumentError(
+            "resume needs a run folder",
+            "checkpoints live there",
+            'solve(..., run_dir="runs/name", resume=True)',
+        )
+    if resume and overwrite:
+        raise ArgumentError(
+            "resume and overwrite exclude each other",
+            "one keeps the run, the other replaces it",
+            "resume=True",
+        )
+
+
+def _sobolev_weights(sobolev: Any) -> list[float]:
+    if isinstance(sobolev, Sequence) and not isinstance(sobolev, str):
+        return check_weights(sobolev, "sobolev")
+    return [1.0] * check_order(sobolev, "sobolev")
+
+
+def _collocation(sampler: Sampler, domain: Box, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a sampler's points if they are points of the domain."""
+    if not hasattr(sampler, "points"):
+        raise ArgumentError(f"sampler is {sampler!r}", "it has no method `points`", "sampler=Chebyshev(128)")
+    points = check_points(sampler.points(domain, dtype, device), "the sampler's points")
+    if points.shape[1] != domain.dimension or len(points) == 0:
+        raise ShapeError(
+            f"the sampler's points have shape {tuple(points.shape)}",
+            f"at least one point with {domain.dimension} coordinate(s) is expected",
+            "Chebyshev(128)",
+        )
+    if (points.dtype, points.device) != (dtype, device):
+        raise DtypeError(
+            f"the sampler's points are {points.dtype} on {points.device}",
+            f"the network is {dtype} on {device}",
+            "points.to(dtype=dtype, device=device)",
+        )
+    for name, values in zip(domain.names, points.T, strict=True):
+        ends = float(values.min()), float(values.max())
+        if not all(domain.holds(name, end) for end in ends):
+            raise ProblemError(
+                f"the sampler's points reach from {ends[0]} to {ends[1]} in {name}",
+                f"they lie outside {domain}",
+                "Chebyshev(128)",
+            )
+    return points
+
+
+def _home(net: Any) -> tuple[torch.dtype, torch.device]:
+    """Return dtype and device of a network's parameters."""
+    if not isinstance(net, nn.Module):
+        raise DtypeError(
+            f"net is {type(net).__name__}, not a torch.nn.Module",
+            "its parameters are trained",
+            "nt.MLP(1, 1)",
+        )
+    kinds = {(p.dtype, p.device) for p in net.parameters()}
+    if len(kinds) != 1:
+        raise DtypeError(
+            f"the network's parameters have {len(kinds)} kinds of dtype and device"
+            if kinds
+            else "the network has no parameter",
+            "one flat vector holds all parameters",
+            "net.to(torch.float64)",
+        )
+    dtype, device = kinds.pop()
+    if dtype not in FLOATS:
+        raise DtypeError(
+            f"the network is {dtype}", "training runs in float32 or float64", "net.to(torch.float64)"
+        )
+    return dtype, device

@@ -1,0 +1,27 @@
+"""A run: its folder, configuration, metrics, checkpoints, progress, and the training loop."""
+
+from ntangent.run.callbacks import Callback, EndRecord, Outcome, Record, StageRecord
+from ntangent.run.checkpoint import Checkpoint, Loaded, load_checkpoint, save_checkpoint
+from ntangent.run.folder import RunFolder, run_config
+from ntangent.run.loop import train
+from ntangent.run.metrics import Metrics, MetricsWriter, read_metrics
+from ntangent.run.progress import Progress
+
+__all__ = [
+    "Callback",
+    "Checkpoint",
+    "EndRecord",
+    "Loaded",
+    "Metrics",
+    "MetricsWriter",
+    "Outcome",
+    "Progress",
+    "Record",
+    "RunFolder",
+    "StageRecord",
+    "load_checkpoint",
+    "read_metrics",
+    "run_config",
+    "save_checkpoint",
+    "train",
+]
