@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ntangent.jet import arithmetic, flow, layers
+from ntangent.jet import arithmetic, layers, solver
 from ntangent.jet.activations import ACTIVATIONS, Activation
 from ntangent.jet.polynomial import Polynomial, variables
 from ntangent.testing import check_activation, check_backend, check_rule
@@ -80,13 +80,14 @@ def test_the_unchanged_rows_pass() -> None:
 
 def mutants() -> list[tuple[str, Any, str, Callable[..., Any]]]:
     """Name, owner, attribute, and the wrong version of it."""
-    push_flow, push_product = flow._Solver._push_flow, flow._Solver._push_product
+    lines = solver.LineSolver
+    pass_on, advance = lines._pass_on, lines._advance_product
     correlate_rows, product_rows = arithmetic.correlate_rows, arithmetic.product_rows
     return [
-        ("index shifted in the flow", flow._Solver, "_push_flow",
-         lambda s, z, a, p, k: push_flow(s, z, a, p, max(k - 1, 0))),
-        ("last order of a monomial skipped", flow._Solver, "_push_product",
-         lambda s, t, left, right, k: None if k == s.degree else push_product(s, t, left, right, k)),
+        ("index shifted in the flow", lines, "_pass_on",
+         lambda s, z, a, p, k: pass_on(s, z, a, p, max(k - 1, 0))),
+        ("last order of a monomial skipped", lines, "_advance_product",
+         lambda s, t, left, right, k: None if k == s.degree else advance(s, t, left, right, k)),
         ("adjoint shifted by one order", arithmetic, "correlate_rows",
          lambda s, g, d, n: correlate_rows(s, torch.cat([g[:1], g[1:].roll(1, 0)]), d, n)),
         ("product truncated one order early", arithmetic, "product_rows",
