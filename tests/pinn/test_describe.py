@@ -194,8 +194,17 @@ def test_things_that_differ_are_described_differently(a, b):
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: closure(1.0), recursive, unset, lambda: Counter(3), lambda: torch.Generator(), lambda: object()]
-    + [lambda: Counter(3).method, lambda: nt.MLP(1, 1, generator=0), lambda: {"b", "a"}],
+    [
+        lambda: closure(1.0),
+        recursive,
+        unset,
+        lambda: Counter(3),
+        lambda: torch.Generator(),
+        lambda: object(),
+        lambda: Counter(3).method,
+        lambda: nt.MLP(1, 1, generator=0),
+        lambda: {"b", "a"},
+    ],
 )
 def test_the_same_thing_made_twice_is_described_alike(make):
     assert describe(make()) == describe(make())

@@ -136,8 +136,19 @@ def test_the_bracket_excludes_the_neighbours():
 
 @pytest.mark.parametrize(
     "options",
-    [{"k": 0}, {"k": 1.5}, {"k": True}, {"width": 0}, {"start": 0.0}, {"start": 1.0}, {"radius": 0.0}]
-    + [{"smoothness": -1.0}, {"iterations": 0}, {"points": "many"}, {"radius": 3.0}],
+    [
+        {"k": 0},
+        {"k": 1.5},
+        {"k": True},
+        {"width": 0},
+        {"start": 0.0},
+        {"start": 1.0},
+        {"radius": 0.0},
+        {"smoothness": -1.0},
+        {"iterations": 0},
+        {"points": "many"},
+        {"radius": 3.0},
+    ],
 )
 def test_options_that_make_no_sense(options):
     with pytest.raises(NtangentError, match="fix:"):
