@@ -120,13 +120,7 @@ def jet(
     x, order = check_points(x), check_order(order)
     check_choice(backend, BACKENDS, "backend")
     directions, several = _directions(x, direction)
-    dtype = module_dtype(f)
-    if dtype is not None and dtype != x.dtype:
-        raise DtypeError(
-            f"the network's parameters are {dtype}, the points {x.dtype}",
-            "a silent cast would lose digits or speed",
-            f"net.to({x.dtype})" if x.dtype == torch.float64 else f"x.to({dtype})",
-        )
+    check_network(f, x)
     if backend == "autograd":
         rows = nested_autograd(f, x, directions, order)
         return Jet(rows, order, len(directions) if several else None)
@@ -140,13 +134,41 @@ def jet(
             )
         rows = faa_di_bruno(net, x, directions, order)
         return Jet(rows, order, len(directions) if several else None)
-    argument = variable(x, order, direction)
+    y = run(f, variable(x, order, direction), backend)
+    check_output(y, x)
+    return y
+
+
+def check_network(f: Field, x: Tensor) -> None:
+    """Raise unless ``f`` can be called and its parameters have the points' dtype."""
+    if not callable(f):
+        raise DtypeError(f"f is {type(f).__name__}, not a function or module", "", "nt.jet(net, x, order)")
+    dtype = module_dtype(f)
+    if dtype is not None and dtype != x.dtype:
+        raise DtypeError(
+            f"the network's parameters are {dtype}, the points {x.dtype}",
+            "a silent cast would lose digits or speed",
+            f"net.to({x.dtype})" if x.dtype == torch.float64 else f"x.to({dtype})",
+        )
+
+
+def run(f: Field, argument: Jet, backend: str = "auto") -> Jet:
+    """Return f of a series, by the rules of its operations.
+
+    Args:
+        f: a module or function of tensors.
+        argument: the series it is applied to.
+        backend: "auto" or "eager".
+
+    Raises:
+        MissingRule: if an operation of f has no Taylor rule.
+    """
+    check_choice(backend, ("auto", "eager"), "backend")
     y = f(argument)
     if isinstance(y, Tensor):
         y = lift(y, argument)
     if not isinstance(y, Jet):
         raise DtypeError(f"f returned {type(y).__name__}", "it must return one tensor", "lambda x: f(x)[0]")
-    check_output(y, x)
     return y
 
 

@@ -94,7 +94,7 @@ class _Solver:
         for velocity, rate in zip(self.row.flow, self.rates, strict=True):
             if p == velocity and velocity.terms:
                 return rate
-        if len(p.terms) == 1 and p.terms[0][1] == 1 and sum(p.terms[0][0]):
+        if len(p.terms) == 1 and p.terms[0][1] == 1 and any(p.terms[0][0]):
             series = self.monomial(p.terms[0][0])
             if series is not self.a and series.shape[0] == row_count(self.structure, self.degree):
                 return series
@@ -134,7 +134,7 @@ class LineSolver(_Solver):
         weights = torch.arange(1, top + 1, dtype=self.a.dtype, device=self.a.device)
         return self._tail(self.a) * weights.view(-1, *[1] * self.a.ndim)
 
-    def _advance_state(self, state: Tensor, scaled: Tensor, rate: Tensor, k: int) -> None:
+    def _advance_state(self, state: Tensor, scaled: Tensor, rate: Tensor, k: int) -> None:  # noqa: ARG002
         self._tail(state)[k - 1] /= k
 
     def _advance_product(self, target: Tensor, left: Tensor, right: Tensor, k: int) -> None:
@@ -183,8 +183,19 @@ class AlgebraSolver(_Solver):
         self.structure.product_grade(target, left, right, k)
 
 
-def solve_rows(row: Activation, a: Tensor, structure: Structure, degree: int) -> tuple[Tensor, Tensor]:
-    """Return the series of σ(a) and of σ'(a) up to a degree, outside automatic differentiation."""
+def output_degree(row: Activation, degree: int, order: int) -> int:
+    """Return the degree of σ(a) for a of the given degree: finite where σ is a polynomial."""
+    if degree == 0:
+        return 0
+    if any(velocity.terms for velocity in row.flow):
+        return order
+    powers = [e[0] for p in (row.output, row.derivative.output) for e, _ in p.terms]
+    return min(order, degree * max(powers, default=0))
+
+
+def solve_rows(row: Activation, a: Tensor, structure: Structure, order: int) -> tuple[Tensor, Tensor]:
+    """Return the series of σ(a) and of σ'(a) up to an order, outside automatic differentiation."""
+    degree = output_degree(row, degree_of(a, structure), order)
     kind = AlgebraSolver if isinstance(structure, Algebra) else LineSolver
     solver = kind(row, a, structure, degree)
     solver.run()
