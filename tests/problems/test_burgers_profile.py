@@ -178,6 +178,7 @@ def test_a_short_training_finds_the_exponent():
 
 @pytest.mark.slow
 def test_the_first_profile_to_the_accuracy_promised():
-    numbers = BurgersProfile().headline(solved(BurgersProfile()).summary())
+    recipe = BurgersProfile(iterations=700)  # 600 reach 7e-8; the demo does 1000
+    numbers = recipe.headline(solved(recipe).summary())
     assert numbers["lambda_error"] <= 1e-6
     assert numbers["max_error_U"] <= 1e-6
