@@ -229,7 +229,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Jet:
     rows = F.linear(input.data, weight)
     if bias is not None:
         # The rows are fresh, so the bias can go in place.
-        rows[0] += bias
+        rows[0].add_(bias)
     if LINEAR_TAPE:
         rows = LINEAR_TAPE[-1](weight, bias, input.data, rows)
     return Jet(rows, input.order, input.directions)
