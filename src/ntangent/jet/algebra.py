@@ -210,16 +210,18 @@ class Algebra:
                 for block in blocks:
                     block.add_to(out, a, rate, g / k)
 
-    def product_grade(self, out: Tensor, a: Tensor, b: Tensor, k: int, scale: float = 1.0) -> None:
-        """Add ``scale`` times the rows of grade k of a product, from factors known up to grade k."""
-        rows = self.grade_rows(k)
-        square = a is b
-        if k == 0:
-            out[0].addcmul_(a[0], b[0], value=scale)
-            return
-        for late, early in ((a, b),) if square else ((a, b), (b, a)):
-            if rows.start < len(late):
-                out[rows].addcmul_(late[rows], early[0], value=scale * (1 + square))
+    def product_grade(
+        self, out: Tensor, a: Tensor, b: Tensor, k: int, scale: float = 1.0, add: bool = False
+    ) -> None:
+        """Write or add ``scale`` times the rows of grade k of a product, from factors known up to k."""
+        rows, square = self.grade_rows(k), a is b
+        head = b[0] if scale == 1.0 and not square else b[0] * (scale * (1 + (square and k > 0)))
+        if not add:
+            _multiply_into(out[rows], a[rows], head)
+        elif rows.start < len(a):
+            out[rows].addcmul_(a[rows], head)
+        if k and not square and rows.start < len(b):
+            out[rows].addcmul_(b[rows], a[0], value=scale)
         top_a, top_b = self.degree(a), self.degree(b)
         for (g, h, result), blocks in (self._squares if square else self._groups).items():
             if result == k and g <= top_a and h <= top_b:

@@ -188,19 +188,17 @@ class AlgebraSolver(_Solver):
         wanted = Counter(e for i in moving for e, _ in flow[i].terms)
         online: list[tuple[Exponents, Exponents, Exponents]] = []
         for exponents, times in wanted.items():
-            if times > 1:
+            if times > 1:  # by several polynomials: kept
                 self._plan(exponents, online)
             elif sum(exponents) and exponents not in self.series:
                 for factor in self._factor(exponents):
                     self._plan(factor, online)
         rates = {i: self._rate(i) for i in moving}
         for k in range(self.degree + 1):
-            rows = self.structure.grade_rows(k)
             for i in moving if k else ():
                 self.structure.integrate_grade(self.series[self.units[i + 1]], self.a, rates[i], k)
             for target, left, right in online:
-                self.series[target][rows] = 0
-                self._add_product(self.series[target], left, right, k, 1.0)
+                self._product(self.series[target], left, right, k, 1.0, add=False)
             for i in moving:
                 if rates[i] is not self._alias(i):
                     self._fill_rate(rates[i], i, k)
@@ -227,19 +225,23 @@ class AlgebraSolver(_Solver):
         if k == 0 and self.slopes is not None:
             rate[0] = self.slopes[index]
             return
-        rate[rows] = 0
-        for exponents, coefficient in self.row.flow[index].terms:
+        terms = sorted(self.row.flow[index].terms, key=lambda term: not sum(term[0]) or term[0] in self.series)
+        if not terms or terms[0][0] in self.series or not sum(terms[0][0]):
+            rate[rows] = 0
+        for j, (exponents, coefficient) in enumerate(terms):
             series = self.series.get(exponents)
             if sum(exponents) == 0:
                 if k == 0:
-                    rate[0] += float(coefficient)
+                    rate[0].add_(float(coefficient))
             elif series is None:
-                self._add_product(rate, *self._factor(exponents), k, float(coefficient))
+                self._product(rate, *self._factor(exponents), k, float(coefficient), add=j > 0)
             elif rows.start < len(series):
                 rate[rows].add_(series[rows], alpha=float(coefficient))
 
-    def _add_product(self, target: Tensor, left: Exponents, right: Exponents, k: int, scale: float) -> None:
-        self.structure.product_grade(target, self.series[left], self.series[right], k, scale)
+    def _product(
+        self, target: Tensor, left: Exponents, right: Exponents, k: int, scale: float, add: bool
+    ) -> None:
+        self.structure.product_grade(target, self.series[left], self.series[right], k, scale, add)
 
 
 def solve_rows(row: Activation, a: Tensor, structure: Structure, degree: int) -> tuple[Tensor, Tensor]:
