@@ -46,7 +46,7 @@ class _Solver:
         for k in range(self.degree + 1):
             for i in moving:
                 if k:
-                    self._advance_state(self.series[self.units[i + 1]], scaled, rates[i], k)
+                    self._advance_state(self.series[self.units[i + 1]], k)
             for target, left, right in online:
                 self._advance_product(self.series[target], self.series[left], self.series[right], k)
             for i in moving:
@@ -96,7 +96,7 @@ class _Solver:
         for velocity, rate in zip(self.row.flow, self.rates, strict=True):
             if p == velocity and velocity.terms:
                 return rate
-        if len(p.terms) == 1 and p.terms[0][1] == 1 and sum(p.terms[0][0]):
+        if len(p.terms) == 1 and p.terms[0][1] == 1 and any(p.terms[0][0]):
             series = self.monomial(p.terms[0][0])
             if series is not self.a and series.shape[0] == row_count(self.structure, self.degree):
                 return series
@@ -112,7 +112,7 @@ class _Solver:
     def _scaled(self) -> Tensor:
         raise NotImplementedError
 
-    def _advance_state(self, state: Tensor, scaled: Tensor, rate: Tensor, k: int) -> None:
+    def _advance_state(self, state: Tensor, k: int) -> None:
         raise NotImplementedError
 
     def _advance_product(self, target: Tensor, left: Tensor, right: Tensor, k: int) -> None:
@@ -136,7 +136,7 @@ class LineSolver(_Solver):
         weights = torch.arange(1, top + 1, dtype=self.a.dtype, device=self.a.device)
         return self._tail(self.a) * weights.view(-1, *[1] * self.a.ndim)
 
-    def _advance_state(self, state: Tensor, scaled: Tensor, rate: Tensor, k: int) -> None:
+    def _advance_state(self, state: Tensor, k: int) -> None:
         self._tail(state)[k - 1] /= k
 
     def _advance_product(self, target: Tensor, left: Tensor, right: Tensor, k: int) -> None:
@@ -217,7 +217,9 @@ class AlgebraSolver(_Solver):
 
     def _rate(self, index: int) -> Tensor:
         alias = self._alias(index)
-        return alias if alias is not None and len(alias) == self.structure.rows(self.degree) else self._empty()
+        return (
+            alias if alias is not None and len(alias) == self.structure.rows(self.degree) else self._empty()
+        )
 
     def _fill_rate(self, rate: Tensor, index: int, k: int) -> None:
         """Write the rows of grade k of the polynomial flow[index]."""
@@ -225,7 +227,9 @@ class AlgebraSolver(_Solver):
         if k == 0 and self.slopes is not None:
             rate[0] = self.slopes[index]
             return
-        terms = sorted(self.row.flow[index].terms, key=lambda term: not sum(term[0]) or term[0] in self.series)
+        terms = sorted(
+            self.row.flow[index].terms, key=lambda term: not sum(term[0]) or term[0] in self.series
+        )
         if not terms or terms[0][0] in self.series or not sum(terms[0][0]):
             rate[rows] = 0
         for j, (exponents, coefficient) in enumerate(terms):

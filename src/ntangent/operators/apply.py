@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntangent._base.check import check_order, check_points, check_positive
-from ntangent._base.errors import ShapeError
+from ntangent._base.errors import ArgumentError, ShapeError
 from ntangent.jet.api import check_network, run
 from ntangent.jet.reference import check_output
+from ntangent.operators.memory import points_per_chunk
 from ntangent.operators.operator import Operator
 from ntangent.operators.plan import make_plan
 from ntangent.operators.symbol import Symbol
@@ -29,6 +30,7 @@ def evaluate(
     method: str = "auto",
     backend: str = "auto",
     chunk: int | None = None,
+    memory: int | None = None,
 ) -> list[Tensor]:
     """Apply several operators to a function in one pass that shares all of their work.
 
@@ -39,6 +41,8 @@ def evaluate(
         method: "auto", "algebra" or "directions", see :func:`ntangent.operators.make_plan`.
         backend: "auto" or "eager".
         chunk: evaluate this many points at a time; bounds the memory, the result is the same.
+        memory: instead of ``chunk``, a budget in bytes from which it is estimated, see
+            :func:`ntangent.operators.points_per_chunk`.
 
     Returns:
         One tensor of shape (N, out) per operator.
@@ -59,10 +63,16 @@ def evaluate(
                 "each coordinate has one order in its multi-indices",
                 f"Operator.laplacian({x.shape[1]})",
             )
+    symbols = [symbol for operator in operators for symbol in operator.symbols]
+    if memory is not None:
+        if chunk is not None:
+            raise ArgumentError(
+                "both chunk and memory are given", "one says how large a part is", "memory=2**30"
+            )
+        chunk = points_per_chunk(f, x, make_plan(symbols, x.shape[1], method).rows, memory)
     if chunk is not None and len(x) > check_positive(chunk, "chunk", integer=True):
         parts = [evaluate(f, part, operators, method=method, backend=backend) for part in x.split(chunk)]
         return [torch.cat(column) for column in zip(*parts, strict=True)]
-    symbols = [symbol for operator in operators for symbol in operator.symbols]
     values = iter(_values(f, x, symbols, method, backend))
     results = []
     for operator in operators:
@@ -188,6 +198,7 @@ def material_derivative(
         velocity: v at the points, shape (N, d - 1) in the order of the other coordinates, or a
             function of the points.
         time: index of the time coordinate.
+        **options: as for :func:`evaluate`.
     """
     d = check_points(x).shape[1]
     v = velocity(x) if callable(velocity) else velocity

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Union
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ntangent._base.check import check_order, check_positive
 from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
 from ntangent.operators.symbol import Monomial, Symbol, degree, monomial, times
 
-Coefficient = Union[int, float, Fraction, Callable[[Tensor], Tensor]]
+Coefficient = int | float | Fraction | Callable[[Tensor], Tensor]
 Index = tuple[int, ...]
 
 
@@ -118,7 +118,7 @@ class Operator:
             raise ShapeError(
                 f"{len(weights)} weights in {dimension} dimensions", "", f"weights=[1] * {dimension}"
             )
-        symbol = {((i, 2),): _exact(w) for i, w in enumerate(weights)}
+        symbol: Symbol = {((i, 2),): _exact(w) for i, w in enumerate(weights)}
         return cls._of(dimension, [_term(symbol)])
 
     @classmethod
@@ -146,7 +146,7 @@ class Operator:
 
     def _combine(self, other: Any, sign: int) -> Operator:
         if not isinstance(other, Operator):
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         if other.dimension != self.dimension:
             raise ShapeError(
                 f"operators in {self.dimension} and {other.dimension} dimensions are added",
