@@ -1,5 +1,6 @@
 """Exact derivatives of any order for networks that solve differential equations."""
 
+from ntangent import extend as extend
 from ntangent.jet import MLP as MLP
 from ntangent.jet import Jet as Jet
 from ntangent.jet import derivatives as derivatives

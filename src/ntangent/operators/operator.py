@@ -146,7 +146,11 @@ class Operator:
 
     def _combine(self, other: Any, sign: int) -> Operator:
         if not isinstance(other, Operator):
-            return NotImplemented  # type: ignore[no-any-return]
+            raise DtypeError(
+                f"an operator was added to {other!r}",
+                "a number is a multiple of the identity",
+                "Operator({(0, 0): 2})",
+            )
         if other.dimension != self.dimension:
             raise ShapeError(
                 f"operators in {self.dimension} and {other.dimension} dimensions are added",
@@ -179,7 +183,9 @@ class Operator:
 
     def __matmul__(self, other: Any) -> Operator:
         if not isinstance(other, Operator):
-            return NotImplemented
+            raise DtypeError(
+                f"an operator was composed with {other!r}", "", "operators.apply(operator, f, x)"
+            )
         if other.dimension != self.dimension:
             raise ShapeError(
                 f"operators in {self.dimension} and {other.dimension} dimensions are composed",

@@ -1,0 +1,1 @@
+"""The rules of jets, executed by compiled kernels."""
