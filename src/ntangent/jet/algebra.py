@@ -40,7 +40,7 @@ class _Block:
 
     def add_to(self, out: Tensor, a: Tensor, b: Tensor, scale: float) -> None:
         weight = self.weight * scale
-        if self.count > 1 and self.steps[2] == 0:
+        if self.steps[2] == 0:
             (c, d, target), (step_c, step_d, _) = self.start, self.steps
             if out[target].numel() < _LONG_ROW:
                 out[target].add_((self._rows(a, 0) * self._rows(b, 1)).sum(0), alpha=weight)

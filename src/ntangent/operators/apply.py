@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -63,7 +64,8 @@ def evaluate(
                 "each coordinate has one order in its multi-indices",
                 f"Operator.laplacian({x.shape[1]})",
             )
-    symbols = [symbol for operator in operators for symbol in operator.symbols]
+    # The operator without terms asks for 0, which has the shape of the function's value.
+    symbols = [symbol for operator in operators for symbol in operator.symbols or [{}]]
     if memory is not None:
         if chunk is not None:
             raise ArgumentError(
@@ -76,14 +78,22 @@ def evaluate(
     values = iter(_values(f, x, symbols, method, backend))
     results = []
     for operator in operators:
-        total: Tensor | None = None
-        for term in operator.terms:
-            value = next(values)
-            if term.factor is not None:
-                value = value * torch.as_tensor(term.factor(x), dtype=x.dtype, device=x.device).reshape(-1, 1)
-            total = value if total is None else total + value
-        results.append(total if total is not None else x.new_zeros((len(x), 1)))
+        parts = [_weighted(term.factor, next(values), x) for term in operator.terms] or [next(values)]
+        results.append(functools.reduce(torch.add, parts))
     return results
+
+
+def _weighted(factor: Callable[[Tensor], Tensor] | None, value: Tensor, x: Tensor) -> Tensor:
+    if factor is None:
+        return value
+    coefficient = torch.as_tensor(factor(x), dtype=x.dtype, device=x.device)
+    if coefficient.numel() not in (1, len(x)):
+        raise ShapeError(
+            f"a coefficient function maps {tuple(x.shape)} to {tuple(coefficient.shape)}",
+            "it gives one number per point",
+            "lambda x: x[:, 0] ** 2",
+        )
+    return value * coefficient.reshape(-1, 1)
 
 
 def _values(f: Function, x: Tensor, symbols: list[Symbol], method: str, backend: str) -> list[Tensor]:
