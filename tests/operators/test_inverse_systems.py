@@ -203,7 +203,8 @@ def test_a_product_table_becomes_few_operations():
 
 
 @pytest.mark.parametrize(
-    "operator", [Operator.laplacian(3), Operator.biharmonic(3), Operator.partial(2, 2, 1), Operator.partial(4)]
+    "operator",
+    [Operator.laplacian(3), Operator.biharmonic(3), Operator.partial(2, 2, 1), Operator.partial(4)],
 )
 def test_products_of_tensors_follow_the_table(operator):
     system = system_of(operator)

@@ -251,7 +251,8 @@ def _along(f: Function, x: Tensor, directions: Tensor, order: int, chunk: int | 
 
 def _mean(values: Tensor, population: int | None = None) -> Estimate:
     samples = len(values)
-    variance = values.detach().var(0) / samples
+    mean = values.mean(0)
+    variance = ((values - mean).detach() ** 2).sum(0) / (samples * (samples - 1))
     if population is not None:
         variance = variance * (1 - samples / population)
-    return Estimate(values.mean(0), variance.sqrt(), samples)
+    return Estimate(mean, variance.sqrt(), samples)
