@@ -255,7 +255,7 @@ def test_a_file_with_a_problem_is_solved_with_sensible_defaults() -> None:
     config = json.loads(Path("runs/decay/config.json").read_text())
     assert config["problem"] == str(Path("decay.py").resolve())
     assert config["stages"][0].startswith("LevenbergMarquardt(iterations=40")
-    assert "out_features=32" in config["network"]
+    assert "out_features=32" in str(config["network"])
     assert config["dtype"] == "float64"
 
 
@@ -271,6 +271,7 @@ def test_a_file_may_bring_network_stages_and_sampler() -> None:
     assert first["iterations"] == 7
     config = json.loads(Path("runs/own/config.json").read_text())
     assert config["sampler"]["n"] == 9
+    assert config["options"]["iterations"] is None  # it has no effect
     again = last_object(ok("resume", "runs/own", "--json", "--no-report"))
     assert again["loss"] == first["loss"]
     other = last_object(ok("solve", "own.py", "--json", "--no-report", "--run-dir", "other"))

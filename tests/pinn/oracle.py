@@ -42,10 +42,12 @@ def rows_of_jacobian(r: Tensor, inputs: Sequence[Tensor]) -> Tensor:
     for entry in r:
         grads = torch.autograd.grad(entry, list(inputs), retain_graph=True, allow_unused=True)
         rows.append(
-            torch.cat([
-                (torch.zeros_like(p) if g is None else g).reshape(-1)
-                for p, g in zip(inputs, grads, strict=True)
-            ])
+            torch.cat(
+                [
+                    (torch.zeros_like(p) if g is None else g).reshape(-1)
+                    for p, g in zip(inputs, grads, strict=True)
+                ]
+            )
         )
     return torch.stack(rows)
 

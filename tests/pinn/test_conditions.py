@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from ntangent._base.errors import ArgumentError, DtypeError, NonFiniteError, NtangentError, ProblemError, ShapeError
+from ntangent._base.errors import (
+    ArgumentError,
+    DtypeError,
+    NonFiniteError,
+    NtangentError,
+    ProblemError,
+    ShapeError,
+)
 from ntangent.jet import variable
 from ntangent.pinn import (
     Box,
@@ -33,7 +40,9 @@ def rows(condition, function=torch.sin, problem=PROBLEM, dtype=F64):
     return block.rows(Field(function(x), "x"), Parameters({}), Field(x, "x"))
 
 
-@pytest.mark.parametrize("value", [0.25, [0.25, 0.25], torch.tensor([[0.25], [0.25]]), lambda x: 0 * x + 0.25])
+@pytest.mark.parametrize(
+    "value", [0.25, [0.25, 0.25], torch.tensor([[0.25], [0.25]]), lambda x: 0 * x + 0.25]
+)
 def test_values_may_be_numbers_lists_tensors_and_functions(value):
     got = rows(Dirichlet(x=(0.5, 1.0), value=value))
     assert torch.allclose(got, torch.sin(torch.tensor([[0.5, 1.0]], dtype=F64)) - 0.25)

@@ -60,11 +60,13 @@ def second_order(u, q, x, sobolev):
     value, _, second = derivatives(u, x, 2)
     ends = leaf([-1.0, 2.0])
     flux = derivatives(u, ends, 1)[1] - 0.1 * ends
-    return torch.cat([
-        expanded(second + value, x, sobolev),
-        weighted([u(leaf([-1.0])) - 0.5], [3.0]),
-        weighted([flux], [1.0]),
-    ])
+    return torch.cat(
+        [
+            expanded(second + value, x, sobolev),
+            weighted([u(leaf([-1.0])) - 0.5], [3.0]),
+            weighted([flux], [1.0]),
+        ]
+    )
 
 
 def explicit_coordinate(u, q, x, sobolev):
@@ -98,12 +100,14 @@ def taylor_rows(u, q, x, sobolev):
 def two_equations(u, q, x, sobolev):
     a, b = q[0], 2.0 - F.softplus(q[1])
     value, first, second = derivatives(u, x, 2)
-    return torch.cat([
-        expanded(a * first - torch.tanh(value), x, sobolev),
-        expanded(second * value + b, x, sobolev),
-        weighted([u(leaf([0.5])) - 0.25], [1.0]),
-        weighted([u(leaf([1.0])) - 1.0], [1.0]),
-    ])
+    return torch.cat(
+        [
+            expanded(a * first - torch.tanh(value), x, sobolev),
+            expanded(second * value + b, x, sobolev),
+            weighted([u(leaf([0.5])) - 0.25], [1.0]),
+            weighted([u(leaf([1.0])) - 1.0], [1.0]),
+        ]
+    )
 
 
 CASES = {
@@ -382,9 +386,7 @@ def test_equation_weights_multiply_the_mean_squares():
 
 def objective_of(equations, unknowns=None, net=None, **more):
     problem = Problem(Box(x=(0, 1)), equations, unknowns=unknowns or {}, **more)
-    return PinnObjective(
-        problem, net or mlp(), Chebyshev(4).points(problem.domain, F64, torch.device("cpu"))
-    )
+    return PinnObjective(problem, net or mlp(), Chebyshev(4).points(problem.domain, F64, torch.device("cpu")))
 
 
 def test_an_unknown_that_nothing_depends_on_is_refused():

@@ -143,7 +143,9 @@ def test_names_that_would_hide_a_derivative_are_refused(name):
         Box(**{name: (0, 1)})
 
 
-@pytest.mark.parametrize("name", ["data", "order", "value", "shape", "d", "weight", "lambda", "a b", "_x", ""])
+@pytest.mark.parametrize(
+    "name", ["data", "order", "value", "shape", "d", "weight", "lambda", "a b", "_x", ""]
+)
 def test_names_that_cannot_be_written_are_refused(name):
     with pytest.raises(ArgumentError, match="cannot name a coordinate"):
         Box(**{name: (0, 1)})
@@ -151,7 +153,19 @@ def test_names_that_cannot_be_written_are_refused(name):
 
 @pytest.mark.parametrize(
     "ends",
-    [(1, 1), (2, 1), (0, math.inf), (-math.inf, 0), (0, math.nan), 3, (1,), (1, 2, 3), ("a", "b"), None, "ab"],
+    [
+        (1, 1),
+        (2, 1),
+        (0, math.inf),
+        (-math.inf, 0),
+        (0, math.nan),
+        3,
+        (1,),
+        (1, 2, 3),
+        ("a", "b"),
+        None,
+        "ab",
+    ],
 )
 def test_intervals_that_are_none(ends):
     with pytest.raises(ArgumentError, match="interval of x") as caught:
@@ -199,9 +213,7 @@ def test_what_is_computed_from_a_field_can_be_differentiated(expression):
     assert result.order >= 3
     # The series itself, against a shifted evaluation of the same expression.
     h = 1e-5
-    ahead, behind = (
-        expression(Field(torch.sin(variable(X + s, 4)), "x")).value.detach() for s in (h, -h)
-    )
+    ahead, behind = (expression(Field(torch.sin(variable(X + s, 4)), "x")).value.detach() for s in (h, -h))
     assert torch.allclose(expected, (ahead - behind) / (2 * h), rtol=1e-8, atol=1e-8)
 
 

@@ -52,6 +52,8 @@ class Entry:
 class FileRecipe:
     """The problem of a user's file, with what the file leaves open filled in.
 
+    An option is None where the file settles what it would decide.
+
     Args:
         module: the names that the file defines.
         seed: seed of the network.
@@ -63,10 +65,10 @@ class FileRecipe:
 
     module: InitVar[Mapping[str, Any]]
     seed: int = 0
-    width: int = 32
-    depth: int = 2
-    points: int = 128
-    iterations: int = 300
+    width: int | None = 32
+    depth: int | None = 2
+    points: int | None = 128
+    iterations: int | None = 300
 
     def __post_init__(self, module: Mapping[str, Any]) -> None:
         object.__setattr__(self, "_module", module)
@@ -84,16 +86,25 @@ class FileRecipe:
         net: nn.Module | None = self._given("net")
         if net is not None:
             return net
+        assert self.width is not None
+        assert self.depth is not None
         return MLP(1, 1, width=self.width, depth=self.depth, dtype=torch.float64, generator=self.seed)
 
     def sampler(self) -> Sampler:
         """Return the file's ``sampler``, or Chebyshev points."""
         sampler: Sampler | None = self._given("sampler")
-        return sampler if sampler is not None else Chebyshev(self.points)
+        if sampler is not None:
+            return sampler
+        assert self.points is not None
+        return Chebyshev(self.points)
 
     def stages(self) -> list[Stage]:
         """Return the file's ``stages``, or one of Levenberg-Marquardt."""
-        return list(self._given("stages") or [optim.LevenbergMarquardt(self.iterations)])
+        stages: Sequence[Stage] | None = self._given("stages")
+        if stages is not None:
+            return list(stages)
+        assert self.iterations is not None
+        return [optim.LevenbergMarquardt(self.iterations)]
 
     def headline(self, result: dict[str, Any]) -> dict[str, Any]:
         """Return the unknowns, the errors where truth is known, and the residual."""
@@ -150,11 +161,12 @@ def _from_file(path: Path) -> Entry:
     hidden = {
         option for name, options in settled.items() if names.get(name) is not None for option in options
     }
+    unused: dict[str, Any] = dict.fromkeys(hidden - {"seed"})  # the seed is 0 while the file runs
     return Entry(
         str(path),
         path.stem,
         FileRecipe,
-        lambda **options: FileRecipe(names, **options),
+        lambda **options: FileRecipe(names, **unused, **options),
         hidden=frozenset(hidden | {"module"}),
     )
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ntangent._base.check import check_order, check_points, check_positive
 from ntangent._base.errors import ArgumentError, ShapeError
-from ntangent.jet.api import check_network, run
+from ntangent.jet.api import check_network
+from ntangent.jet.execute import run
 from ntangent.jet.reference import check_output
 from ntangent.operators.memory import points_per_chunk
 from ntangent.operators.operator import Operator
@@ -212,7 +213,6 @@ def material_derivative(
         **options: as for :func:`evaluate`.
 =======
         options: as for :func:`evaluate`.
->>>>>>> main
     """
     d = check_points(x).shape[1]
     v = velocity(x) if callable(velocity) else velocity

@@ -93,8 +93,9 @@ class RunData:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of the problem."""
-        return {k: v for k, v in self.config.get("options", {}).items() if k != "type"}
+        """Options of the problem; those without a value are left out."""
+        options = self.config.get("options", {})
+        return {name: value for name, value in options.items() if name != "type" and value is not None}
 
     @property
     def expected(self) -> dict[str, float]:

@@ -16,6 +16,7 @@ from ntangent.report.style import (
     legend,
     log_axis,
     new_figure,
+    plain_ticks,
     power_of_ten,
     visible,
 )
@@ -57,6 +58,7 @@ def field_figure(data: RunData, palette: Palette) -> Any:
         below = order + columns >= len(rows)
         dress(axes, palette, title=title, xlabel=data.coordinate if below else "")
         axes.tick_params(labelbottom=below)
+        plain_ticks(axes)
     if exact is not None:
         legend(grid.flat[0], palette, loc="best")
     return figure

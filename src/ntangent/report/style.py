@@ -104,6 +104,19 @@ def png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
+def plain_ticks(axes: Any) -> None:
+    """Write the numbers of the y-axis in full: 1.5·10⁵ at each tick, and no factor above the frame."""
+    from matplotlib.ticker import FuncFormatter
+
+    def text(value: float, _: int) -> str:
+        if value == 0 or 1e-3 <= abs(value) < 1e4:
+            return f"{value:.6g}".replace("-", "−")
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}·10{str(int(exponent)).translate(SUPERSCRIPT)}".replace("-", "−")
+
+    axes.yaxis.set_major_formatter(FuncFormatter(text))
+
+
 def power_of_ten(value: float) -> str:
     """Return a number in two digits, as 1.5·10⁻⁹ where it is far from 1."""
     if not np.isfinite(value):
