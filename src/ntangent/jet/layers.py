@@ -245,7 +245,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Jet:
         rows = torch.cat([rows[:1] + bias, rows[1:]])  # a bias under vmap has an axis that rows may lack
     elif bias is not None:
         # The rows are fresh, so the bias can go in place.
-        rows[0] += bias
+        rows[0].add_(bias)
     tape = TAPE.get()
     if tape is not None:
         rows = tape.linear(weight, bias, input.data, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -11,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntangent._base.check import check_order, check_points, check_positive
-from ntangent._base.errors import ShapeError
+from ntangent._base.errors import ArgumentError, ShapeError
 from ntangent.jet.api import check_network
 from ntangent.jet.execute import native_network, run
 from ntangent.jet.reference import check_output
 from ntangent.operators.collapsed import collapsed_value, row_total
+from ntangent.operators.memory import points_per_chunk
 from ntangent.operators.operator import Operator
 from ntangent.operators.plan import make_plan
 from ntangent.operators.symbol import Symbol
@@ -34,6 +36,7 @@ def evaluate(
     method: str = "auto",
     backend: str = "auto",
     chunk: int | None = None,
+    memory: int | None = None,
 ) -> list[Tensor]:
     """Apply several operators to a function in one pass that shares all of their work.
 
@@ -44,6 +47,8 @@ def evaluate(
         method: "auto", "algebra" or "directions", see :func:`ntangent.operators.make_plan`.
         backend: "auto", "native" or "eager", see :func:`ntangent.jet`.
         chunk: evaluate this many points at a time; bounds the memory, the result is the same.
+        memory: instead of ``chunk``, a budget in bytes from which it is estimated, see
+            :func:`ntangent.operators.points_per_chunk`.
 
     Returns:
         One tensor of shape (N, out) per operator.
@@ -64,21 +69,36 @@ def evaluate(
                 "each coordinate has one order in its multi-indices",
                 f"Operator.laplacian({x.shape[1]})",
             )
+    # The operator without terms asks for 0, which has the shape of the function's value.
+    symbols = [symbol for operator in operators for symbol in operator.symbols or [{}]]
+    if memory is not None:
+        if chunk is not None:
+            raise ArgumentError(
+                "both chunk and memory are given", "one says how large a part is", "memory=2**30"
+            )
+        chunk = points_per_chunk(f, x, make_plan(symbols, x.shape[1], method).rows, memory)
     if chunk is not None and len(x) > check_positive(chunk, "chunk", integer=True):
         parts = [evaluate(f, part, operators, method=method, backend=backend) for part in x.split(chunk)]
         return [torch.cat(column) for column in zip(*parts, strict=True)]
-    symbols = [symbol for operator in operators for symbol in operator.symbols]
     values = iter(_values(f, x, symbols, method, backend))
     results = []
     for operator in operators:
-        total: Tensor | None = None
-        for term in operator.terms:
-            value = next(values)
-            if term.factor is not None:
-                value = value * torch.as_tensor(term.factor(x), dtype=x.dtype, device=x.device).reshape(-1, 1)
-            total = value if total is None else total + value
-        results.append(total if total is not None else x.new_zeros((len(x), 1)))
+        parts = [_weighted(term.factor, next(values), x) for term in operator.terms] or [next(values)]
+        results.append(functools.reduce(torch.add, parts))
     return results
+
+
+def _weighted(factor: Callable[[Tensor], Tensor] | None, value: Tensor, x: Tensor) -> Tensor:
+    if factor is None:
+        return value
+    coefficient = torch.as_tensor(factor(x), dtype=x.dtype, device=x.device)
+    if coefficient.numel() not in (1, len(x)):
+        raise ShapeError(
+            f"a coefficient function maps {tuple(x.shape)} to {tuple(coefficient.shape)}",
+            "it gives one number per point",
+            "lambda x: x[:, 0] ** 2",
+        )
+    return value * coefficient.reshape(-1, 1)
 
 
 def _values(f: Function, x: Tensor, symbols: list[Symbol], method: str, backend: str) -> list[Tensor]:
@@ -203,6 +223,9 @@ def material_derivative(
         velocity: v at the points, shape (N, d - 1) in the order of the other coordinates, or a
             function of the points.
         time: index of the time coordinate.
+<<<<<<< HEAD
+        **options: as for :func:`evaluate`.
+=======
         options: as for :func:`evaluate`.
     """
     d = check_points(x).shape[1]

@@ -3,6 +3,7 @@
 Needs the extra ``test`` (mpmath, hypothesis). Nothing else in the package imports this module.
 """
 
+from ntangent.testing.operators import check_operator as check_operator
 from ntangent.testing.oracles import DEFINITIONS as DEFINITIONS
 from ntangent.testing.oracles import nested_reverse as nested_reverse
 from ntangent.testing.oracles import taylor_of_composition as taylor_of_composition
