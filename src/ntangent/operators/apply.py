@@ -78,8 +78,8 @@ def evaluate(
             )
         chunk = points_per_chunk(f, x, make_plan(symbols, x.shape[1], method).rows, memory)
     if chunk is not None and len(x) > check_positive(chunk, "chunk", integer=True):
-        parts = [evaluate(f, part, operators, method=method, backend=backend) for part in x.split(chunk)]
-        return [torch.cat(column) for column in zip(*parts, strict=True)]
+        pieces = [evaluate(f, part, operators, method=method, backend=backend) for part in x.split(chunk)]
+        return [torch.cat(column) for column in zip(*pieces, strict=True)]
     values = iter(_values(f, x, symbols, method, backend))
     results = []
     for operator in operators:
@@ -223,9 +223,9 @@ def material_derivative(
         velocity: v at the points, shape (N, d - 1) in the order of the other coordinates, or a
             function of the points.
         time: index of the time coordinate.
-<<<<<<< HEAD
+    <<<<<<< HEAD
         **options: as for :func:`evaluate`.
-=======
+    =======
         options: as for :func:`evaluate`.
     """
     d = check_points(x).shape[1]
