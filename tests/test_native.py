@@ -646,12 +646,3 @@ def test_generated_source_is_current() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, str(script), "--check"], env=environment, check=False)
     assert done.returncode == 0, "run python native/generate.py"
-
-
-def test_a_machine_with_a_compiler_has_the_kernels() -> None:
-    # The installation falls back to plain Python where they do not compile; that must not go unnoticed.
-    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        pytest.skip("no C++ compiler on this machine")
-    if os.environ.get("NTANGENT_TEST_WITHOUT_KERNELS"):
-        pytest.skip("asked to test an installation without kernels")
-    assert native.available(), native.reason()
