@@ -501,7 +501,8 @@ def test_layers_one_by_one_agree_with_the_fused_pass(monkeypatch: pytest.MonkeyP
 ULP = {F64: 2.0**-52, F32: 2.0**-23}
 EXACT = {
     "tanh": mpmath.tanh, "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)), "sin": mpmath.sin, "cos": mpmath.cos,
-    "exp": mpmath.exp, "softplus": lambda x: mpmath.log1p(mpmath.exp(x)), "erf": mpmath.erf, "erfc": mpmath.erfc,
+    "exp": mpmath.exp, "softplus": lambda x: mpmath.log1p(mpmath.exp(x)), "erf": mpmath.erf,
+    "erfc": mpmath.erfc,
     "silu": lambda x: x / (1 + mpmath.exp(-x)), "gelu": lambda x: x * mpmath.erfc(-x / mpmath.sqrt(2)) / 2,
     "gaussian": lambda x: mpmath.exp(-x * x), "atan": mpmath.atan, "sinh": mpmath.sinh, "expm1": mpmath.expm1,
     "asinh": mpmath.asinh, "mish": lambda x: x * mpmath.tanh(mpmath.log1p(mpmath.exp(x))),
@@ -582,7 +583,7 @@ def test_padding_of_a_ragged_tile_is_harmless() -> None:
     assert params[0].grad.isfinite().all()
 
 
-# --- threads, determinism, errors ----------------------------------------------------------------------------
+# --- threads, determinism, errors ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
