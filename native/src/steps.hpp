@@ -38,24 +38,37 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
     static constexpr Keep keep = Row::keep;
 
     static void forward(const Step<T>& a) {
-        const int n = N ? N : a.shape.order, D = a.shape.directions;
-        for (int f = 0; f < a.features; f++) {
-            const T bias = a.bias ? a.bias[f] : T(0);
-            V* const keeps = a.y + f * a.y_stride + long(a.capacity) * a.rows;
-            for (int t = 0; t < a.tiles; t++) {
-                const V* z = a.z + f * a.z_stride + long(t) * a.z_rows;
-                V* y = a.y + f * a.y_stride + long(t) * a.rows;
-                V* s = keep == KEEP_SLOPE ? keeps + long(t) * a.rows : keeps + t;
-                V arg[cap(N)], value[cap(N)], slope[cap(N)], start[4], rate[4];
-                arg[0] = z[0] + bias;
-                Row::start(arg[0], start, rate);
-                for (long d = 0; d < D; d++) {
-                    gather(a, z, n, d, M ? M : a.degree, arg);
-                    Row::template series<N, M>(n, arg, start, rate, value, slope);
-                    if (d == 0) y[0] = value[0], s[0] = slope[0];
-                    scatter(a, y, n, d, value);
-                    if (keep == KEEP_SLOPE) scatter(a, s, n, d, slope);
+        if constexpr (N > 0 && N < 4) {
+            for (long f = 0; f < a.features; f++)
+                for (long t = 0; t < a.tiles; t++) {
+                    V start[4], rate[4];
+                    const V head = a.z[f * a.z_stride + t * a.z_rows] + (a.bias ? a.bias[f] : T(0));
+                    Row::start(head, start, rate);
+                    jet(a, f, t, head, start, rate);
                 }
+        } else {
+            forward_in_groups(a);
+        }
+    }
+
+    // The initial states of several jets are found first: their long chains of dependent instructions
+    // overlap, which they do not with a long recurrence between them.
+    static void forward_in_groups(const Step<T>& a) {
+        constexpr int GROUP = 16;
+        V arg[GROUP], start[GROUP][4], rate[GROUP][4];
+        const long count = long(a.features) * a.tiles;
+        for (long first = 0; first < count; first += GROUP) {
+            const int size = int(count - first < GROUP ? count - first : GROUP);
+            long f = first / a.tiles, t = first % a.tiles;
+            for (int i = 0; i < size; i++) {
+                arg[i] = a.z[f * a.z_stride + t * a.z_rows] + (a.bias ? a.bias[f] : T(0));
+                Row::start(arg[i], start[i], rate[i]);
+                if (++t == a.tiles) t = 0, f++;
+            }
+            f = first / a.tiles, t = first % a.tiles;
+            for (int i = 0; i < size; i++) {
+                jet(a, f, t, arg[i], start[i], rate[i]);
+                if (++t == a.tiles) t = 0, f++;
             }
         }
     }
@@ -113,6 +126,22 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
     }
 
   private:
+    static NTG_INLINE void jet(const Step<T>& a, long f, long t, V head, const V* start, const V* rate) {
+        const int n = N ? N : a.shape.order, D = a.shape.directions;
+        const V* z = a.z + f * a.z_stride + t * a.z_rows;
+        V* y = a.y + f * a.y_stride + t * a.rows;
+        V* const keeps = a.y + f * a.y_stride + long(a.capacity) * a.rows;
+        V* s = keep == KEEP_SLOPE ? keeps + t * a.rows : keeps + t;
+        V arg[cap(N)], value[cap(N)], slope[cap(N)];
+        arg[0] = head;
+        for (long d = 0; d < D; d++) {
+            gather(a, z, n, d, M ? M : a.degree, arg);
+            Row::template series<N, M>(n, arg, start, rate, value, slope);
+            if (d == 0) y[0] = value[0], s[0] = slope[0];
+            scatter(a, y, n, d, value);
+            if (keep == KEEP_SLOPE) scatter(a, s, n, d, slope);
+        }
+    }
     static NTG_INLINE V correlate(const V* s, const V* g, int j, int n) {
         V sum = s[0] * g[j];
         NTG_UNROLL

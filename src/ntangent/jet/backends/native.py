@@ -30,7 +30,7 @@ from ntangent.jet.backends.step import activation_jet, layered
 __all__ = ["activation_jet", "available", "dense_jacobian", "dense_jet", "dense_tangent", "reason", "serves"]
 
 # Widest layer up to which one call for the whole network beats one call per layer.
-FUSED_WIDTH = 256
+FUSED_WIDTH = 512
 
 
 class _Fused(Function):
