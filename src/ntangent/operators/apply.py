@@ -208,9 +208,6 @@ def material_derivative(
         velocity: v at the points, shape (N, d - 1) in the order of the other coordinates, or a
             function of the points.
         time: index of the time coordinate.
-    <<<<<<< HEAD
-        **options: as for :func:`evaluate`.
-    =======
         options: as for :func:`evaluate`.
     """
     d = check_points(x).shape[1]
