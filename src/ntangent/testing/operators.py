@@ -181,6 +181,4 @@ def check_operator(
 
 def multi_indices(dimension: int, order: int) -> list[Index]:
     """Return all multi-indices of total order ``order``."""
-    return [
-        index for index in itertools.product(range(order + 1), repeat=dimension) if sum(index) == order
-    ]
+    return [index for index in itertools.product(range(order + 1), repeat=dimension) if sum(index) == order]
