@@ -12,14 +12,14 @@ template <class T> struct Row0 {
     static constexpr const char* signature = "tanh#8b26f84b02b7";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_tanh<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], p1[cap(N)];
@@ -30,7 +30,7 @@ template <class T> struct Row0 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) q0[k] = square(z1, k);
             if (k < n) p1[k] = T(-1.0) * q0[k];
             y[k] = z1[k];
@@ -56,14 +56,14 @@ template <class T> struct Row1 {
     static constexpr const char* signature = "sigmoid#04ebb0419400";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_sigmoid<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], p1[cap(N)];
@@ -74,7 +74,7 @@ template <class T> struct Row1 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) q0[k] = square(z1, k);
             if (k < n) p1[k] = z1[k] + T(-1.0) * q0[k];
             y[k] = z1[k];
@@ -100,14 +100,14 @@ template <class T> struct Row2 {
     static constexpr const char* signature = "sin#f5cefb234a2c";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_sin<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -119,8 +119,8 @@ template <class T> struct Row2 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * z1[k];
             y[k] = z1[k];
@@ -135,14 +135,14 @@ template <class T> struct Row3 {
     static constexpr const char* signature = "cos#d506fc494fa2";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_cos<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -154,8 +154,8 @@ template <class T> struct Row3 {
         s[0] = p2[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * z1[k];
             y[k] = z2[k];
@@ -170,14 +170,14 @@ template <class T> struct Row4 {
     static constexpr const char* signature = "tan#d7dfbb48e755";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_tan<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], p1[cap(N)];
@@ -188,7 +188,7 @@ template <class T> struct Row4 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) q0[k] = square(z1, k);
             if (k < n) p1[k] = q0[k];
             y[k] = z1[k];
@@ -214,14 +214,14 @@ template <class T> struct Row5 {
     static constexpr const char* signature = "atan#9bbe18cee672";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_atan<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -235,8 +235,8 @@ template <class T> struct Row5 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             q1[k] = convolve(a, q0, k);
             p1[k] = z2[k];
@@ -253,14 +253,14 @@ template <class T> struct Row6 {
     static constexpr const char* signature = "sinh#7c5aeb71866e";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_sinh<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -272,8 +272,8 @@ template <class T> struct Row6 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             p1[k] = z2[k];
             p2[k] = z1[k];
             y[k] = z1[k];
@@ -288,14 +288,14 @@ template <class T> struct Row7 {
     static constexpr const char* signature = "cosh#9d8774764fb0";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_cosh<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -307,8 +307,8 @@ template <class T> struct Row7 {
         s[0] = p2[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             p1[k] = z2[k];
             p2[k] = z1[k];
             y[k] = z2[k];
@@ -323,14 +323,14 @@ template <class T> struct Row8 {
     static constexpr const char* signature = "asinh#6174ecb991af";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_asinh<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -345,8 +345,8 @@ template <class T> struct Row8 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             q1[k] = convolve(z2, q0, k);
             q2[k] = convolve(a, q1, k);
@@ -364,14 +364,14 @@ template <class T> struct Row9 {
     static constexpr const char* signature = "exp#52ed98af22fb";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_exp<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], p1[cap(N)];
@@ -381,7 +381,7 @@ template <class T> struct Row9 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) p1[k] = z1[k];
             y[k] = z1[k];
         }
@@ -403,14 +403,14 @@ template <class T> struct Row10 {
     static constexpr const char* signature = "expm1#f312d785a2ae";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_expm1<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], p1[cap(N)];
@@ -420,7 +420,7 @@ template <class T> struct Row10 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) p1[k] = z1[k];
             y[k] = z1[k];
         }
@@ -442,14 +442,14 @@ template <class T> struct Row11 {
     static constexpr const char* signature = "log#38d49f4d3839";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_log<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -462,8 +462,8 @@ template <class T> struct Row11 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * q0[k];
@@ -479,14 +479,14 @@ template <class T> struct Row12 {
     static constexpr const char* signature = "log1p#16184f459c36";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_log1p<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -499,8 +499,8 @@ template <class T> struct Row12 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * q0[k];
@@ -516,14 +516,14 @@ template <class T> struct Row13 {
     static constexpr const char* signature = "sqrt#4604264e0d07";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_sqrt<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -537,8 +537,8 @@ template <class T> struct Row13 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             q1[k] = convolve(z2, q0, k);
             p1[k] = T(0.5) * z2[k];
@@ -555,14 +555,14 @@ template <class T> struct Row14 {
     static constexpr const char* signature = "rsqrt#78df7bd5b539";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_rsqrt<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)];
@@ -574,7 +574,7 @@ template <class T> struct Row14 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) q0[k] = square(z1, k);
             if (k < n) q1[k] = convolve(z1, q0, k);
             if (k < n) p1[k] = T(-0.5) * q1[k];
@@ -603,14 +603,14 @@ template <class T> struct Row15 {
     static constexpr const char* signature = "reciprocal#c21361badb8d";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_reciprocal<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], p1[cap(N)];
@@ -621,7 +621,7 @@ template <class T> struct Row15 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) q0[k] = square(z1, k);
             if (k < n) p1[k] = T(-1.0) * q0[k];
             y[k] = z1[k];
@@ -647,13 +647,13 @@ template <class T> struct Row16 {
     static constexpr const char* signature = "square#b1b99a9b5a0d";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         (void)x, (void)z, (void)p;
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V q0[cap(N)];
         q0[0] = square(a, 0);
         y[0] = q0[0];
@@ -673,13 +673,13 @@ template <class T> struct Row17 {
     static constexpr const char* signature = "identity#1c85004d59c6";
     static constexpr Keep keep = Keep(1);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         (void)x, (void)z, (void)p;
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         y[0] = a[0];
         s[0] = V{} + T(1.0);
         NTG_UNROLL
@@ -704,14 +704,14 @@ template <class T> struct Row18 {
     static constexpr const char* signature = "softplus#d2a1cd85702f";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_softplus<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -724,8 +724,8 @@ template <class T> struct Row18 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             p1[k] = z2[k];
             p2[k] = z2[k] + T(-1.0) * q0[k];
@@ -741,14 +741,14 @@ template <class T> struct Row19 {
     static constexpr const char* signature = "logsigmoid#799881b79832";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_logsigmoid<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -761,8 +761,8 @@ template <class T> struct Row19 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * z2[k] + q0[k];
@@ -778,14 +778,14 @@ template <class T> struct Row20 {
     static constexpr const char* signature = "silu#d167db7fa4a4";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_silu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)];
@@ -798,7 +798,7 @@ template <class T> struct Row20 {
         s[0] = z1[0] + q1[0] + T(-1.0) * q2[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             q0[k] = square(z1, k);
             q1[k] = convolve(a, z1, k);
             q2[k] = convolve(a, q0, k);
@@ -815,14 +815,14 @@ template <class T> struct Row21 {
     static constexpr const char* signature = "mish#648aa67e2f39";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_mish<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], q3[cap(N)], q4[cap(N)], q5[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -840,8 +840,8 @@ template <class T> struct Row21 {
         s[0] = z1[0] + q4[0] + T(-1.0) * q5[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z1, k);
             q1[k] = convolve(z2, q0, k);
             q2[k] = square(z2, k);
@@ -862,14 +862,14 @@ template <class T> struct Row22 {
     static constexpr const char* signature = "erf#0a74451d285d";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_erf<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -882,8 +882,8 @@ template <class T> struct Row22 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = convolve(a, z2, k);
             p1[k] = z2[k];
             p2[k] = T(-2.0) * q0[k];
@@ -899,14 +899,14 @@ template <class T> struct Row23 {
     static constexpr const char* signature = "erfc#51745a7a61ff";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_erfc<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -919,8 +919,8 @@ template <class T> struct Row23 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = convolve(a, z2, k);
             p1[k] = T(-1.0) * z2[k];
             p2[k] = T(-2.0) * q0[k];
@@ -936,14 +936,14 @@ template <class T> struct Row24 {
     static constexpr const char* signature = "gelu#761b2de9862e";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_gelu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -957,8 +957,8 @@ template <class T> struct Row24 {
         s[0] = z1[0] + q0[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = convolve(a, z2, k);
             q1[k] = convolve(a, z1, k);
             p1[k] = z2[k];
@@ -975,14 +975,14 @@ template <class T> struct Row25 {
     static constexpr const char* signature = "gaussian#a40c0fe4564e";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_gaussian<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], p1[cap(N)];
@@ -993,7 +993,7 @@ template <class T> struct Row25 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             q0[k] = convolve(a, z1, k);
             p1[k] = T(-2.0) * q0[k];
             y[k] = z1[k];
@@ -1008,14 +1008,14 @@ template <class T> struct Row26 {
     static constexpr const char* signature = "tanhshrink#33da1b66e063";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_tanhshrink<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], p1[cap(N)];
@@ -1026,7 +1026,7 @@ template <class T> struct Row26 {
         s[0] = q0[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             q0[k] = square(z1, k);
             p1[k] = T(-1.0) * q0[k];
             y[k] = T(-1.0) * z1[k] + a[k];
@@ -1041,14 +1041,14 @@ template <class T> struct Row27 {
     static constexpr const char* signature = "gelu_tanh#c60b6b396598";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_gelu_tanh<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], q3[cap(N)], q4[cap(N)], q5[cap(N)], q6[cap(N)], p1[cap(N)];
@@ -1065,7 +1065,7 @@ template <class T> struct Row27 {
         s[0] = T(0.5) + T(0.5) * z1[0] + T(0.3989422804014327) * a[0] + T(-0.3989422804014327) * q4[0] + T(0.05351611220445019) * q5[0] + T(-0.05351611220445019) * q6[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             q0[k] = square(z1, k);
             q1[k] = square(a, k);
             q2[k] = convolve(a, z1, k);
@@ -1086,14 +1086,14 @@ template <class T> struct Row28 {
     static constexpr const char* signature = "relu#b820a2a60db8";
     static constexpr Keep keep = Keep(1);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_relu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         y[0] = m1 * a[0];
         s[0] = V{} + m1;
@@ -1119,14 +1119,14 @@ template <class T> struct Row29 {
     static constexpr const char* signature = "abs#b2d9fd7493fc";
     static constexpr Keep keep = Keep(1);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_abs<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         y[0] = m1 * a[0];
         s[0] = V{} + m1;
@@ -1152,14 +1152,14 @@ template <class T> struct Row30 {
     static constexpr const char* signature = "relu6#d471acca5cf5";
     static constexpr Keep keep = Keep(1);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_relu6<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         const V m2 = start[1];
         y[0] = m2 + m1 * a[0];
@@ -1186,14 +1186,14 @@ template <class T> struct Row31 {
     static constexpr const char* signature = "elu[1.0,1.0]#a3bfa4ce0c4c";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(1.0), T(1.0)};
         start_elu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
@@ -1204,7 +1204,7 @@ template <class T> struct Row31 {
         s[0] = z2[0] + m1 + T(-1.0) * m1 * z2[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z2[k] = advance(b, p2, k);
+            z2[k] = advance(b, p2, k, degree);
             p2[k] = z2[k];
             y[k] = z2[k] + T(-1.0) * m1 * z2[k] + m1 * a[k];
             s[k] = z2[k] + T(-1.0) * m1 * z2[k];
@@ -1218,14 +1218,14 @@ template <class T> struct Row32 {
     static constexpr const char* signature = "elu[1.6732632423543772,1.0507009873554805]#bf854016a750";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(1.6732632423543772), T(1.0507009873554805)};
         start_elu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
@@ -1236,7 +1236,7 @@ template <class T> struct Row32 {
         s[0] = T(1.7580993408473766) * z2[0] + T(1.0507009873554805) * m1 + T(-1.7580993408473766) * m1 * z2[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z2[k] = advance(b, p2, k);
+            z2[k] = advance(b, p2, k, degree);
             p2[k] = z2[k];
             y[k] = T(1.7580993408473766) * z2[k] + T(-1.7580993408473766) * m1 * z2[k] + T(1.0507009873554805) * m1 * a[k];
             s[k] = T(1.7580993408473766) * z2[k] + T(-1.7580993408473766) * m1 * z2[k];
@@ -1250,14 +1250,14 @@ template <class T> struct Row33 {
     static constexpr const char* signature = "leaky_relu[0.01]#0a0214c51f3f";
     static constexpr Keep keep = Keep(1);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0.01)};
         start_relu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         y[0] = T(0.01) * a[0] + T(0.99) * m1 * a[0];
         s[0] = V{} + T(0.01) + T(0.99) * m1;
@@ -1283,14 +1283,14 @@ template <class T> struct Row34 {
     static constexpr const char* signature = "relu_power[2]#41bb5850ee90";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_relu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         V q0[cap(N)];
         q0[0] = square(a, 0);
@@ -1311,14 +1311,14 @@ template <class T> struct Row35 {
     static constexpr const char* signature = "relu_power[3]#bf3f20ef599d";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_relu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         V q0[cap(N)], q1[cap(N)];
         q0[0] = square(a, 0);
@@ -1341,14 +1341,14 @@ template <class T> struct Row36 {
     static constexpr const char* signature = "power[2.5]#79788af4c89e";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(2.5)};
         start_power<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -1362,8 +1362,8 @@ template <class T> struct Row36 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = convolve(z1, z2, k);
             q1[k] = square(z2, k);
             p1[k] = T(2.5) * q0[k];
@@ -1380,14 +1380,14 @@ template <class T> struct Row37 {
     static constexpr const char* signature = "power[-2]#1aed2e0deb6f";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_reciprocal<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)];
@@ -1399,7 +1399,7 @@ template <class T> struct Row37 {
         s[0] = T(-2.0) * q1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             q0[k] = square(z1, k);
             q1[k] = convolve(z1, q0, k);
             p1[k] = T(-1.0) * q0[k];
@@ -1415,13 +1415,13 @@ template <class T> struct Row38 {
     static constexpr const char* signature = "power[3]#30cbcf78c8a6";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         (void)x, (void)z, (void)p;
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V q0[cap(N)], q1[cap(N)];
         q0[0] = square(a, 0);
         q1[0] = convolve(a, q0, 0);

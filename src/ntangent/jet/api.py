@@ -38,7 +38,7 @@ def variable(x: Tensor, order: int, direction: Tensor | int | None = None) -> Je
     return Jet(torch.cat([x[None], tangents]), order, len(directions) if several else None)
 
 
-def _directions(x: Tensor, direction: Tensor | int | None) -> tuple[Tensor, bool]:
+def _directions(x: Tensor, direction: Any) -> tuple[Tensor, bool]:
     """Return the directions as a (D, d) tensor and whether the result has a direction axis."""
     d = x.shape[1]
     if direction is None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jaxtyping
 import torch
 import torch.overrides
 
@@ -54,8 +55,9 @@ def name_of(function: Any) -> str:
 
 def _caller() -> str:
     """Return file and line of the user's call, outside torch and ntangent."""
-    packages = (Path(__file__).parent.parent, Path(torch.__file__).parent)
-    inside = tuple(f"{package}{os.sep}" for package in packages)
+    # The last two wrap our functions where annotations are checked at runtime.
+    packages = (Path(__file__).parent.parent, Path(torch.__file__).parent, Path(jaxtyping.__file__).parent)
+    inside = (*(f"{package}{os.sep}" for package in packages), "<@beartype")
     frame = sys._getframe(1)
     while frame is not None:
         if not frame.f_code.co_filename.startswith(inside):
