@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -78,13 +77,13 @@ def evaluate(
             )
         chunk = points_per_chunk(f, x, make_plan(symbols, x.shape[1], method).rows, memory)
     if chunk is not None and len(x) > check_positive(chunk, "chunk", integer=True):
-        pieces = [evaluate(f, part, operators, method=method, backend=backend) for part in x.split(chunk)]
-        return [torch.cat(column) for column in zip(*pieces, strict=True)]
+        chunks = [evaluate(f, part, operators, method=method, backend=backend) for part in x.split(chunk)]
+        return [torch.cat(column) for column in zip(*chunks, strict=True)]
     values = iter(_values(f, x, symbols, method, backend))
     results = []
     for operator in operators:
         parts = [_weighted(term.factor, next(values), x) for term in operator.terms] or [next(values)]
-        results.append(functools.reduce(torch.add, parts))
+        results.append(sum(parts[1:], start=parts[0]))
     return results
 
 
@@ -223,9 +222,6 @@ def material_derivative(
         velocity: v at the points, shape (N, d - 1) in the order of the other coordinates, or a
             function of the points.
         time: index of the time coordinate.
-    <<<<<<< HEAD
-        **options: as for :func:`evaluate`.
-    =======
         options: as for :func:`evaluate`.
     """
     d = check_points(x).shape[1]

@@ -124,7 +124,8 @@ def directional_size(operator: Operator, p: Mapping[Index, Fraction], x: Tensor)
 def check_polynomial(operator: Operator, p: Mapping[Index, Fraction], seed: int = 0, points: int = 3) -> None:
     """Compare an operator with constant coefficients on a polynomial with the exact rational result."""
     source = random.Random(seed)
-    rational = [[Fraction(source.randint(-8, 8), 8) for _ in range(operator.dimension)] for _ in range(points)]
+    d = operator.dimension
+    rational = [[Fraction(source.randint(-8, 8), 8) for _ in range(d)] for _ in range(points)]
     x = torch.tensor([[float(c) for c in point] for point in rational], dtype=torch.float64)
     exact: Rational = {}
     bound: Rational = {}
@@ -180,6 +181,4 @@ def check_operator(
 
 def multi_indices(dimension: int, order: int) -> list[Index]:
     """Return all multi-indices of total order ``order``."""
-    return [
-        index for index in itertools.product(range(order + 1), repeat=dimension) if sum(index) == order
-    ]
+    return [index for index in itertools.product(range(order + 1), repeat=dimension) if sum(index) == order]
