@@ -33,9 +33,7 @@ def numbers(bound: int = 2, denominator: int = 8) -> st.SearchStrategy[float]:
 
 
 @st.composite
-def tensors(
-    draw: Draw, shape: tuple[int, ...], elements: st.SearchStrategy[float] | None = None
-) -> Tensor:
+def tensors(draw: Draw, shape: tuple[int, ...], elements: st.SearchStrategy[float] | None = None) -> Tensor:
     """Draw a float64 tensor of a given shape."""
     size = torch.Size(shape).numel()
     values: list[float] = draw(st.lists(elements or numbers(), min_size=size, max_size=size))
@@ -57,9 +55,7 @@ def series(
 
 
 @st.composite
-def polynomials(
-    draw: Draw, degree: int = 5, bound: int = 4
-) -> tuple[list[int], Callable[[Any], Any]]:
+def polynomials(draw: Draw, degree: int = 5, bound: int = 4) -> tuple[list[int], Callable[[Any], Any]]:
     """Draw a polynomial with integer coefficients, as its list and as a function (Horner's rule)."""
     coefficients: list[int] = draw(st.lists(st.integers(-bound, bound), min_size=1, max_size=degree + 1))
 
