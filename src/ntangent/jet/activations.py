@@ -53,6 +53,9 @@ class Activation:
     sample: tuple[float, float] = (-2.0, 2.0)
     family: str = field(default="")
 
+    def __repr__(self) -> str:
+        return f"Activation({self.name!r})"
+
     @property
     def kernel(self) -> str:
         """Name of the function that computes the initial states in compiled kernels."""
