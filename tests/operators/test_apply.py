@@ -138,7 +138,7 @@ def test_several_operators_in_one_pass():
         calls.append(1)
         return f(x)
 
-    ops.evaluate(counted, p, operators)
+    ops.evaluate(counted, p, operators, backend="eager")
     assert len(calls) == 1
 
 

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ntangent._base.check import check_order, check_points, check_positive
+from ntangent._base.check import check_choice, check_order, check_points, check_positive
 from ntangent._base.errors import ArgumentError, ShapeError
 from ntangent.jet.api import check_network
-from ntangent.jet.execute import native_network, run
+from ntangent.jet.execute import EXECUTORS, native_network, run
 from ntangent.jet.reference import check_output
 from ntangent.operators.collapsed import collapsed_value, row_total
 from ntangent.operators.memory import points_per_chunk
@@ -61,6 +61,7 @@ def evaluate(
     """
     x = check_points(x)
     check_network(f, x)
+    check_choice(backend, EXECUTORS, "backend")
     for operator in operators:
         if operator.dimension != x.shape[1]:
             raise ShapeError(
