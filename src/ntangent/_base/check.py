@@ -71,9 +71,15 @@ def check_points(x: Any, name: str = "x") -> Tensor:
     return check_finite(x, name)
 
 
+def under_transform(x: Tensor) -> bool:
+    """Return whether ``x`` is inside torch.func (vmap, jvp, grad), where its entries cannot be read."""
+    # The compiler cannot trace the question, and has no such tensors.
+    return not torch.compiler.is_compiling() and torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
 def check_finite(x: Tensor, name: str) -> Tensor:
     """Return ``x`` if all of its entries are finite (skipped while tracing)."""
-    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+    if torch.compiler.is_compiling() or under_transform(x):
         return x
     if not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).sum())

@@ -291,6 +291,16 @@ def elu(alpha: float = 1.0, scale: float = 1.0) -> Activation:
 
 
 @cache
+def softplus(beta: float) -> Activation:
+    """The row of log(1 + exp(beta·x)) / beta."""
+    return _row(
+        f"softplus[{beta!r}]", 2, lambda x, y, s: ([s, beta * (s - s**2)], y), parameters=(beta,),
+        initial=lambda x: (_softplus(beta * x) / beta, torch.sigmoid(beta * x)),
+        slope=lambda x: (torch.sigmoid(beta * x), beta * _logistic_slope(beta * x)),
+    )  # fmt: skip
+
+
+@cache
 def leaky_relu(slope: float = 0.01) -> Activation:
     """The row of x if x > 0 else slope·x."""
     return _row(

@@ -139,7 +139,8 @@ class _Product(Function):
     def vmap(
         info: Any, in_dims: Any, a: Tensor, b: Tensor, directions: Structure, degree: int
     ) -> tuple[Tensor, int]:
-        return product(*fold_batch(info, in_dims, a, b), directions, degree), 1
+        a, b = fold_batch(info, in_dims, a, b)
+        return product(a, b, directions, degree), 1
 
 
 class _Correlate(Function):
@@ -175,7 +176,8 @@ class _Correlate(Function):
     def vmap(
         info: Any, in_dims: Any, s: Tensor, g: Tensor, directions: Structure, degree: int
     ) -> tuple[Tensor, int]:
-        return correlate(*fold_batch(info, in_dims, s, g), directions, degree), 1
+        s, g = fold_batch(info, in_dims, s, g)
+        return correlate(s, g, directions, degree), 1
 
 
 def product(a: Tensor, b: Tensor, directions: Structure, degree: int) -> Tensor:

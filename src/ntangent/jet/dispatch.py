@@ -7,25 +7,29 @@ built from the others.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+import torch.overrides
 
 from ntangent._base.errors import ArgumentError, MissingRule
 
 Rule = Callable[..., Any]
+RuleT = TypeVar("RuleT", bound=Callable[..., Any])
 RULES: dict[Any, Rule] = {}
-# Functions that only read facts about the value.
-READS = frozenset({"size", "dim", "numel", "is_floating_point", "is_complex"})
+# Functions that only read facts about the value: its shape and type, comparisons for masks.
+READS = frozenset({"size", "dim", "numel", "is_floating_point", "is_complex", "isnan", "isinf", "isfinite"})
+READS |= {"eq", "ne", "lt", "le", "gt", "ge", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"}
 
 
-def rule(*functions: Any) -> Callable[[Rule], Rule]:
+def rule(*functions: Any) -> Callable[[RuleT], RuleT]:
     """Register a function of jets as the rule of one or several torch functions."""
 
-    def register(f: Rule) -> Rule:
+    def register(f: RuleT) -> RuleT:
         for function in functions:
             if function in RULES:
                 raise ArgumentError(
@@ -40,18 +44,18 @@ def rule(*functions: Any) -> Callable[[Rule], Rule]:
 
 
 def name_of(function: Any) -> str:
-    """Return the public name of a torch function."""
+    """Return the public name of a torch function, as one writes it in code."""
+    public = torch.overrides.resolve_name(function)
+    if public is not None:
+        return str(public)
     name = getattr(function, "__name__", str(function))
-    owner = getattr(function, "__objclass__", None)
-    if owner is not None:
-        return f"torch.Tensor.{name}"
-    module = (getattr(function, "__module__", None) or "torch").replace("torch._C._nn", "torch.nn.functional")
-    return f"{module}.{name}"
+    return f"{getattr(function, '__module__', None) or 'torch'}.{name}"
 
 
 def _caller() -> str:
     """Return file and line of the user's call, outside torch and ntangent."""
-    inside = (str(Path(__file__).parent.parent), str(Path(torch.__file__).parent))
+    packages = (Path(__file__).parent.parent, Path(torch.__file__).parent)
+    inside = tuple(f"{package}{os.sep}" for package in packages)
     frame = sys._getframe(1)
     while frame is not None:
         if not frame.f_code.co_filename.startswith(inside):
@@ -72,7 +76,7 @@ def dispatch(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     if found is not None:
         return found(*args, **kwargs)
     if getattr(function, "__name__", "") in READS:
-        return function(args[0].value, *args[1:], **kwargs)
+        return function(*(getattr(a, "value", a) for a in args), **kwargs)
     name = name_of(function)
     raise MissingRule(
         f"no Taylor rule for {name} (called from {_caller()})",

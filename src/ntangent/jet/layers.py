@@ -5,7 +5,7 @@ Every combination of arguments is either implemented or refused with an error; n
 
 from __future__ import annotations
 
-import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ntangent._base.check import under_transform
 from ntangent._base.errors import ArgumentError, MissingRule
 from ntangent.jet import activations as table
 from ntangent.jet.activations import Activation
@@ -110,26 +111,23 @@ def _select_selu(inplace: bool = False) -> Activation:
     return table.elu(table.SELU_ALPHA, table.SELU_SCALE)
 
 
+def _select_softplus(beta: float = 1.0, threshold: float = 20.0) -> Activation:
+    # The exact function: torch replaces it by x above the threshold, a jump of up to e^-threshold.
+    return table.SOFTPLUS if beta == 1 else table.softplus(float(beta))
+
+
 activation_rule(_select_gelu, F.gelu)
 activation_rule(_select_leaky_relu, F.leaky_relu)
 activation_rule(_select_elu, F.elu)
 activation_rule(_select_selu, F.selu, torch.selu)
-
-
-@rule(F.softplus)
-def _softplus(input: Jet, beta: float = 1.0, threshold: float = 20.0) -> Jet:
-    # The exact function: torch replaces it by x above the threshold, a jump of up to e^-threshold.
-    if beta == 1:
-        return activate(input, table.SOFTPLUS)
-    scaled = activate(input.map_rows(lambda rows: rows * beta), table.SOFTPLUS)
-    return scaled.map_rows(lambda rows: rows / beta)
+activation_rule(_select_softplus, F.softplus)
 
 
 # --- arithmetic --------------------------------------------------------------------------------
 
 
 def _is_scalar(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _jets(values: Sequence[Any]) -> list[Jet]:
@@ -168,9 +166,9 @@ def _reverse_subtract(a: Any, b: Any, *, alpha: float = 1) -> Jet:
 @rule(torch.mul, torch.Tensor.mul, torch.multiply, torch.Tensor.__mul__, torch.Tensor.__rmul__)
 def _multiply(a: Any, b: Any) -> Jet:
     if _is_scalar(b):
-        return a.map_rows(lambda rows: rows * b)  # type: ignore[no-any-return]
+        return a.map_rows(lambda rows: rows * float(b))  # type: ignore[no-any-return]
     if _is_scalar(a):
-        return b.map_rows(lambda rows: rows * a)  # type: ignore[no-any-return]
+        return b.map_rows(lambda rows: rows * float(a))  # type: ignore[no-any-return]
     return multiply(*_jets([a, b]))
 
 
@@ -180,9 +178,11 @@ def _divide(a: Any, b: Any, *, rounding_mode: str | None = None) -> Jet:
         raise MissingRule(
             f"no Taylor rule for div(rounding_mode={rounding_mode!r})", "a rounded quotient jumps", "a / b"
         )
-    if _is_scalar(b) or isinstance(b, Tensor):
-        return _multiply(a, 1.0 / b)
-    return _multiply(activate(b, table.RECIPROCAL), a)
+    if isinstance(b, Jet):
+        return _multiply(activate(b, table.RECIPROCAL), a)
+    divisor = lift(b, a).value
+    shape = torch.broadcast_shapes(a.shape, divisor.shape)
+    return Jet(broadcast_rows(a.data, shape) / divisor, a.order, a.directions)
 
 
 @rule(torch.Tensor.__rtruediv__)
@@ -195,21 +195,31 @@ def _negate(a: Jet) -> Jet:
     return -a
 
 
-@rule(torch.pow, torch.Tensor.pow, torch.Tensor.__pow__, torch.float_power)
+@rule(torch.pow, torch.Tensor.pow, torch.Tensor.__pow__)
 def power(base: Any, exponent: Any) -> Jet:
     """Return base**exponent; a whole exponent is a polynomial, any other needs a positive base."""
     if isinstance(exponent, Jet):
-        if _is_scalar(base):
-            return activate(exponent.map_rows(lambda rows: rows * math.log(base)), table.EXP)
-        logarithm = activate(base, table.LOG) if isinstance(base, Jet) else torch.log(base)
+        # The logarithm is torch's, so a base that has none becomes NaN as in torch.
+        argument: Any = base if isinstance(base, Jet) else lift(base, exponent).value
+        logarithm: Any = torch.log(argument)
         return activate(_multiply(exponent, logarithm), table.EXP)
-    if isinstance(exponent, Tensor) and exponent.numel() == 1:
-        exponent = exponent.item()
-    if isinstance(exponent, Tensor):
-        return activate(_multiply(activate(base, table.LOG), exponent), table.EXP)
+    if not _is_scalar(exponent):
+        return _tensor_power(base, torch.as_tensor(exponent, device=base.device))
+    exponent = float(exponent)
     if exponent == 0.5:
         return activate(base, table.SQRT)
-    return activate(base, table.power(int(exponent) if float(exponent).is_integer() else float(exponent)))
+    return activate(base, table.power(int(exponent) if exponent.is_integer() else exponent))
+
+
+def _tensor_power(base: Jet, exponent: Tensor) -> Jet:
+    """Return base**exponent for a tensor of exponents: entry by entry where they are few and constant."""
+    if exponent.requires_grad or under_transform(exponent):
+        return activate(_multiply(activate(base, table.LOG), exponent), table.EXP)
+    shape = torch.broadcast_shapes(base.shape, exponent.shape)
+    total: Any = torch.zeros(shape, dtype=base.dtype, device=base.device)
+    for value in exponent.unique().tolist():
+        total = where(exponent == value, power(base, value), total)
+    return total if isinstance(total, Jet) else lift(total, base)
 
 
 @rule(torch.Tensor.__rpow__)
@@ -224,10 +234,12 @@ def _reverse_power(exponent: Jet, base: Any) -> Jet:
 def linear(input: Any, weight: Any, bias: Any = None) -> Jet:
     """Return input·weightᵀ + bias: one matrix product for all orders; the bias touches order 0 only."""
     if isinstance(weight, Jet) or isinstance(bias, Jet):
-        total = matmul(input, weight.transpose(-1, -2))
-        return total if bias is None else add(total, bias)
+        total: Any = torch.matmul(input, weight if weight.ndim == 1 else weight.transpose(-1, -2))
+        return add(total, 0 if bias is None else bias)
     rows = F.linear(input.data, weight)
-    if bias is not None:
+    if bias is not None and under_transform(bias):
+        rows = torch.cat([rows[:1] + bias, rows[1:]])  # a bias under vmap has an axis that rows may lack
+    elif bias is not None:
         # The rows are fresh, so the bias can go in place.
         rows[0] += bias
     if LINEAR_TAPE:
@@ -248,10 +260,14 @@ def linear_rule(*functions: Any, arguments: int = 1) -> None:
         rule(function)(_lift_linear(function, arguments))
 
 
+def _has_jet(value: Any) -> bool:
+    return isinstance(value, Jet) or (isinstance(value, list | tuple) and any(map(_has_jet, value)))
+
+
 def _lift_linear(function: Any, count: int) -> Callable[..., Jet]:
     def apply(*args: Any, **kwargs: Any) -> Jet:
         heads, rest = list(args[:count]), args[count:]
-        if any(isinstance(value, Jet) for value in (*rest, *kwargs.values())):
+        if not heads or any(_has_jet(value) for value in (*rest, *kwargs.values())):
             raise MissingRule(
                 f"{getattr(function, '__name__', function)} got a series where it needs a constant",
                 f"its rule covers series in the first {count} argument(s) only",
@@ -291,11 +307,31 @@ _index = _lift_linear(torch.Tensor.__getitem__, 1)
 @rule(torch.Tensor.__getitem__)
 def _getitem(input: Jet, index: Any) -> Jet:
     parts = index if isinstance(index, tuple) else (index,)
-    advanced = sum(isinstance(part, Tensor | list) for part in parts)
+    advanced = sum(not (part is None or part is Ellipsis or isinstance(part, int | slice)) for part in parts)
     if advanced == 0 or (advanced == 1 and not any(isinstance(part, int) for part in parts)):
         return input.map_rows(lambda rows: rows[(slice(None), *parts)])
     # Several advanced indices move axes about; vmap keeps torch's own rule for where they go.
     return _index(input, index)
+
+
+@rule(torch.where)
+def where(condition: Any, a: Any, b: Any) -> Jet:
+    """Return the series of ``a`` where the condition holds, else that of ``b``."""
+    if isinstance(condition, Jet):
+        raise MissingRule(
+            "no Taylor rule for torch.where(series, ...)", "it needs a mask", "where(x > 0, a, b)"
+        )
+    first, second = _jets([a, b])
+    order, directions = common([first, second])
+    shape = torch.broadcast_shapes(condition.shape, first.shape, second.shape)
+    degree = min(order, max(first.degree, second.degree))
+    left, right = (broadcast_rows(padded(j, degree), shape) for j in (first, second))
+    return Jet(torch.where(condition, left, right), order, directions)
+
+
+@rule(torch.Tensor.where)
+def _where_method(a: Any, condition: Tensor, b: Any) -> Jet:
+    return where(condition, a, b)
 
 
 @rule(torch.clone, torch.Tensor.clone, torch.Tensor.contiguous)

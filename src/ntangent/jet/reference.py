@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntangent._base.errors import ShapeError
+from ntangent._base.errors import DtypeError, ShapeError
 from ntangent.jet.dense import Dense
 
 
@@ -63,7 +63,9 @@ def _chain(column: Tensor, t: Tensor, order: int) -> Tensor:
 
 
 def check_output(y: Any, x: Tensor) -> None:
-    """Raise unless ``y`` has shape (points, out)."""
+    """Raise unless ``y`` is a tensor (or a series) of shape (points, out)."""
+    if not hasattr(y, "shape"):
+        raise DtypeError(f"f returned {type(y).__name__}", "it must return one tensor", "lambda x: f(x)[0]")
     shape = tuple(y.shape)
     if len(shape) != 2 or shape[0] != x.shape[0]:
         raise ShapeError(

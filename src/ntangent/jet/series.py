@@ -197,36 +197,38 @@ class Jet:
     # --- arithmetic ------------------------------------------------------------------------------
 
     def __add__(self, other: Any) -> Jet:
-        return torch.add(self, other)  # type: ignore[call-overload,no-any-return]
+        return _operate(torch.add, self, other)
 
     def __sub__(self, other: Any) -> Jet:
-        return torch.sub(self, other)  # type: ignore[call-overload,no-any-return]
+        return _operate(torch.sub, self, other)
 
     def __rsub__(self, other: Any) -> Jet:
-        return torch.add(-self, other)
+        return _operate(torch.add, -self, other)
 
     def __mul__(self, other: Any) -> Jet:
-        return torch.mul(self, other)  # type: ignore[call-overload,no-any-return]
+        return _operate(torch.mul, self, other)
 
     def __truediv__(self, other: Any) -> Jet:
-        return torch.div(self, other)  # type: ignore[call-overload,no-any-return]
+        return _operate(torch.div, self, other)
 
     def __rtruediv__(self, other: Any) -> Jet:
-        return torch.mul(torch.reciprocal(self), other)  # type: ignore[call-overload,no-any-return]
+        return _operate(torch.div, other, self)
 
     def __pow__(self, exponent: Any) -> Jet:
-        return torch.pow(self, exponent)  # type: ignore[call-overload,no-any-return]
+        return _operate(torch.pow, self, exponent)
 
     def __rpow__(self, base: Any) -> Jet:
-        return torch.pow(base, self)  # type: ignore[call-overload,no-any-return]
+        return _operate(torch.pow, base, self)
 
     def __matmul__(self, other: Any) -> Jet:
-        return torch.matmul(self, other)  # type: ignore[call-overload,no-any-return]
+        return _operate(torch.matmul, self, other)
 
     def __rmatmul__(self, other: Any) -> Jet:
-        return torch.matmul(other, self)  # type: ignore[call-overload,no-any-return]
+        return _operate(torch.matmul, other, self)
 
     __radd__, __rmul__ = __add__, __mul__
+    # numpy scalars and arrays leave the operation to the methods above instead of looping over us.
+    __array_ufunc__ = None
 
     def __neg__(self) -> Jet:
         return self.map_rows(torch.neg)
@@ -235,7 +237,29 @@ class Jet:
         return self
 
     def __abs__(self) -> Jet:
-        return torch.abs(self)  # type: ignore[call-overload,no-any-return]
+        return _operate(torch.abs, self)
+
+    # Comparisons read the value, as a mask for torch.where does.
+
+    def __eq__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return self.value.eq(_value(other))
+
+    def __ne__(self, other: Any) -> Tensor:  # type: ignore[override]
+        return self.value.ne(_value(other))
+
+    def __lt__(self, other: Any) -> Tensor:
+        return self.value.lt(_value(other))
+
+    def __le__(self, other: Any) -> Tensor:
+        return self.value.le(_value(other))
+
+    def __gt__(self, other: Any) -> Tensor:
+        return self.value.gt(_value(other))
+
+    def __ge__(self, other: Any) -> Tensor:
+        return self.value.ge(_value(other))
+
+    __hash__ = object.__hash__
 
     def __getitem__(self, index: Any) -> Jet:
         return dispatch(torch.Tensor.__getitem__, (self, index), {})  # type: ignore[no-any-return]
@@ -247,7 +271,7 @@ class Jet:
         raise DtypeError(
             "a Jet has no truth value",
             "control flow on a value would make the series depend on the branch without saying so",
-            "torch.where(mask, a, b) with a mask computed from `.value`",
+            "torch.where(x > 0, a, b) instead of `a if x > 0 else b`",
         )
 
     def __repr__(self) -> str:
@@ -265,6 +289,15 @@ class Jet:
         cls, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return dispatch(function, args, kwargs or {})
+
+
+def _operate(function: Any, *args: Any) -> Jet:
+    # Not function(*args): torch's own argument check refuses numpy arrays before we are asked.
+    return dispatch(function, args, {})  # type: ignore[no-any-return]
+
+
+def _value(other: Any) -> Any:
+    return other.value if isinstance(other, Jet) else other
 
 
 def lift(value: Any, like: Jet) -> Jet:
@@ -329,6 +362,7 @@ def compose(outer: Jet, inner: Jet) -> Jet:
             "the outer series of a composition must have one direction", "it is a function of one variable"
         )
     order = min(outer.order, inner.order)
+    outer = Jet(outer.data, outer.order)
     moving = Jet(torch.cat([torch.zeros_like(inner.data[:1]), inner.data[1:]]), inner.order, inner.directions)
     total = Jet(outer.coefficient(order)[None], order, inner.directions)
     for k in range(order - 1, -1, -1):

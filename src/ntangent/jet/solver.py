@@ -94,7 +94,7 @@ class _Solver:
         for velocity, rate in zip(self.row.flow, self.rates, strict=True):
             if p == velocity and velocity.terms:
                 return rate
-        if len(p.terms) == 1 and p.terms[0][1] == 1 and sum(p.terms[0][0]):
+        if len(p.terms) == 1 and p.terms[0][1] == 1 and any(p.terms[0][0]):
             series = self.monomial(p.terms[0][0])
             if series is not self.a and series.shape[0] == row_count(self.structure, self.degree):
                 return series
