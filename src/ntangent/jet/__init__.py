@@ -1,5 +1,6 @@
 """Truncated Taylor series through networks."""
 
+from ntangent.jet import entries as entries
 from ntangent.jet.api import derivatives as derivatives
 from ntangent.jet.api import jet as jet
 from ntangent.jet.api import variable as variable

@@ -12,6 +12,7 @@ from torch import Tensor
 from ntangent._base.check import check_choice, check_finite, check_order, check_points
 from ntangent._base.errors import BackendError, DtypeError, ShapeError
 from ntangent.jet.dense import as_dense, module_dtype
+from ntangent.jet.dispatch import expanding
 from ntangent.jet.reference import check_output, faa_di_bruno, nested_autograd
 from ntangent.jet.series import Jet, lift
 
@@ -82,6 +83,7 @@ def jet(
     order: int,
     direction: Tensor | int | None = None,
     backend: str = "auto",
+    missing: str = "raise",
 ) -> Jet:
     """Return f(x + t v) as a Taylor series in t up to ``order``, at every point, in one pass.
 
@@ -98,6 +100,9 @@ def jet(
         backend: "auto" picks the fastest; "eager" the recurrences as torch operations;
             "faa-di-bruno" the algorithm of the n-TangentProp paper (dense networks);
             "autograd" nested reverse mode (any function whose points are independent).
+        missing: what an operation without a Taylor rule does: "raise", or "nested": that one
+            operation is differentiated by nested reverse mode, exactly, at a cost that grows
+            about 2.5-fold with each order.
 
     Returns:
         A :class:`Jet`; ``.derivative(k)`` has shape (N, out), or (D, N, out) for several directions.
@@ -119,6 +124,7 @@ def jet(
     """
     x, order = check_points(x), check_order(order)
     check_choice(backend, BACKENDS, "backend")
+    check_choice(missing, ("raise", "nested"), "missing")
     directions, several = _directions(x, direction)
     dtype = module_dtype(f)
     if dtype is not None and dtype != x.dtype:
@@ -141,7 +147,8 @@ def jet(
         rows = faa_di_bruno(net, x, directions, order)
         return Jet(rows, order, len(directions) if several else None)
     argument = variable(x, order, direction)
-    y = f(argument)
+    with expanding(missing):
+        y = f(argument)
     if isinstance(y, Tensor):
         y = lift(y, argument)
     check_output(y, x)
