@@ -54,9 +54,17 @@ def _tensordot(a: Any, b: Any, dims: Any = 2) -> Jet:
     return apply_bilinear(lambda u, v: torch.tensordot(u, v, dims), a, b)
 
 
-@rule(torch.linalg.cross, *both("cross"))
-def _cross(input: Any, other: Any, *, dim: int = -1) -> Jet:
+@rule(torch.linalg.cross)
+def cross(input: Any, other: Any, *, dim: int = -1) -> Jet:
+    """Return the vector product along an axis."""
     return apply_bilinear(lambda u, v: torch.linalg.cross(u, v, dim=dim), input, other)
+
+
+@rule(*both("cross"))
+def _cross(input: Any, other: Any, dim: int | None = None) -> Jet:
+    if dim is None:
+        raise MissingRule("no Taylor rule for torch.cross without dim", "torch guesses the axis", "dim=-1")
+    return cross(input, other, dim=dim)
 
 
 @rule(torch.linalg.vecdot)
