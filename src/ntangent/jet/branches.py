@@ -98,10 +98,10 @@ def _glu(input: Jet, dim: int = -1) -> Any:
 
 
 @rule(*both("clamp", "clip"))
-def _clamp(input: Jet, min: Any = None, max: Any = None) -> Jet:
+def _clamp(input: Any, min: Any = None, max: Any = None) -> Jet:
     if min is None and max is None:
         raise MissingRule("clamp needs min or max", "", "x.clamp(min=0)")
-    result = input
+    result = input if isinstance(input, Jet) else lift(input, min if isinstance(min, Jet) else max)
     if min is not None:
         result = where(_value(result) < _value(min), min, result)
     if max is not None:
@@ -114,12 +114,12 @@ def _value(x: Any) -> Any:
 
 
 @rule(*both("clamp_min"))
-def _clamp_min(input: Jet, min: Any) -> Jet:
+def _clamp_min(input: Any, min: Any) -> Jet:
     return _clamp(input, min=min)
 
 
 @rule(*both("clamp_max"))
-def _clamp_max(input: Jet, max: Any) -> Jet:
+def _clamp_max(input: Any, max: Any) -> Jet:
     return _clamp(input, max=max)
 
 
@@ -149,7 +149,7 @@ def _reduced(extreme: Any) -> Callable[..., Jet]:
         share = reached / reached.sum(axes, keepdim=True)
         # An unreached infinity must not become 0 · inf.
         kept = where(reached, input, 0.0)
-        return total(kept * share, axes, keepdim)  # type: ignore[arg-type]
+        return total(kept * share, axes, keepdim)
 
     return apply
 
@@ -170,9 +170,9 @@ def _selected(function: Any, full: Callable[..., Jet], elementwise: Callable[...
         if input.ndim == 0:
             return result((input, function(input.value, dim).indices))
         indices = function(input.value, dim, keepdim=True).indices
-        values = gather(input, dim, indices)
+        values: Any = gather(input, dim, indices)
         if not keepdim:
-            values, indices = torch.squeeze(values, dim), indices.squeeze(dim)  # type: ignore[arg-type]
+            values, indices = values.squeeze(dim), indices.squeeze(dim)
         return result((values, indices))
 
     return apply
@@ -185,14 +185,15 @@ rule(*both("min"))(_selected(torch.min, amin, minimum))
 @rule(*both("sort"))
 def _sort(input: Jet, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Any:
     indices = torch.sort(input.value, dim=dim, descending=descending, stable=stable).indices
-    values = gather(input, dim, indices) if input.ndim else input
+    values: Any = gather(input, dim, indices) if input.ndim else input
     return torch.return_types.sort((values, indices))
 
 
 @rule(*both("topk"))
 def _topk(input: Jet, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     indices = torch.topk(input.value, k, dim, largest, sorted).indices
-    return torch.return_types.topk((gather(input, dim, indices) if input.ndim else input, indices))
+    values: Any = gather(input, dim, indices) if input.ndim else input
+    return torch.return_types.topk((values, indices))
 
 
 # --- steps ---------------------------------------------------------------------------------------
@@ -234,27 +235,28 @@ rule(*both("remainder"), torch.Tensor.__mod__)(_modulo(torch.remainder, "floor")
 rule(*both("fmod"))(_modulo(torch.fmod, "trunc"))
 
 
-def _max_pool(function: Any, dims: int) -> Callable[..., Jet]:
+def _max_pool(function: Any, dims: int, several: bool) -> Callable[..., Any]:
     def apply(
         input: Jet, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-        ceil_mode: bool = False,
-    ) -> Jet:  # fmt: skip
-        _, indices = function(
-            input.value, kernel_size, stride or None, padding, dilation, ceil_mode, return_indices=True
-        )
+        ceil_mode: bool = False, return_indices: bool = several,
+    ) -> Any:  # fmt: skip
+        geometry = (kernel_size, stride or None, padding, dilation, ceil_mode)
+        indices = function(input.value, *geometry, return_indices=True)[1]
         start = input.ndim - dims
         flat = gather(flatten(input, start), start, indices.flatten(start))
-        return flat.map_rows(lambda rows: rows.reshape(len(rows), *indices.shape))
+        taken = flat.map_rows(lambda rows: rows.reshape(len(rows), *indices.shape))
+        return (taken, indices) if return_indices else taken
 
     return apply
 
 
-for _dims, _functions in enumerate(
+for _dims, (_plain, _other, _indexed) in enumerate(
     (
-        (torch.max_pool1d, F.max_pool1d_with_indices),
-        (torch.max_pool2d, F.max_pool2d_with_indices),
-        (torch.max_pool3d, F.max_pool3d_with_indices),
+        (F.max_pool1d, torch.max_pool1d, F.max_pool1d_with_indices),
+        (F.max_pool2d, torch.max_pool2d, F.max_pool2d_with_indices),
+        (F.max_pool3d, torch.max_pool3d, F.max_pool3d_with_indices),
     ),
     1,
 ):
-    rule(_functions[0])(_max_pool(_functions[1], _dims))
+    rule(_plain, _other)(_max_pool(_indexed, _dims, False))
+    rule(_indexed)(_max_pool(_indexed, _dims, True))

@@ -90,7 +90,7 @@ def _pad(input: Jet, pad: Sequence[int], mode: str = "constant", value: float | 
     if not value:
         return padded
     border = F.pad(torch.zeros_like(input.value), list(pad), value=value)
-    return padded + border  # type: ignore[no-any-return]
+    return padded + border
 
 
 linear_rule(F.unfold, F.fold, torch.pixel_shuffle, torch.pixel_unshuffle)

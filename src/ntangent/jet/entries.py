@@ -167,7 +167,35 @@ def _stack(tensors: Sequence[Any], dim: int = 0) -> Jet:
     return Jet(torch.stack(rows, axis), like.order, like.directions)
 
 
-linear_rule(torch.hstack, torch.vstack, torch.dstack, torch.column_stack)
+def _stacking(least: int, dim: int | None) -> Callable[[Sequence[Any]], Jet]:
+    """Return the rule of a stack along an axis of values with at least so many axes."""
+
+    def apply(tensors: Sequence[Any]) -> Any:
+        parts = [_at_least(t, least) for t in tensors]
+        return torch.cat(parts, min(parts[0].ndim - 1, 1) if dim is None else dim)
+
+    return apply
+
+
+def _at_least(x: Any, axes: int, *, columns: bool = False) -> Any:
+    """Return a value with at least so many axes: a vector is a row (or a column), a matrix gets depth."""
+    if x.ndim == 0 and axes:
+        x = x.reshape(1)
+    if x.ndim == 1 and axes > 1:
+        x = x[:, None] if columns else x[None]
+    return x.unsqueeze(-1) if x.ndim == 2 and axes > 2 else x
+
+
+rule(torch.hstack)(_stacking(1, None))
+rule(torch.vstack, torch.row_stack)(_stacking(2, 0))
+rule(torch.dstack)(_stacking(3, 2))
+
+
+@rule(torch.column_stack)
+def _column_stack(tensors: Sequence[Any]) -> Any:
+    return torch.cat([_at_least(t, 2, columns=True) for t in tensors], 1)
+
+
 linear_rule(*both("fliplr", "flipud", "diag_embed", "diag"))
 
 
@@ -176,9 +204,10 @@ linear_rule(*both("fliplr", "flipud", "diag_embed", "diag"))
 
 @rule(torch.Tensor.to)
 def _to(input: Any, *args: Any, **kwargs: Any) -> Any:
+    where_to: list[Any] = [a.value if isinstance(a, Jet) else a for a in args]
     if not isinstance(input, Jet):  # a tensor is moved to where a series is
-        return input.to(*(a.value if isinstance(a, Jet) else a for a in args), **kwargs)
-    rows = input.data.to(*(a.value if isinstance(a, Jet) else a for a in args), **kwargs)
+        return input.to(*where_to, **kwargs)
+    rows = input.data.to(*where_to, **kwargs)
     if not rows.is_floating_point():
         raise ArgumentError(f"a series cannot be {rows.dtype}", "its coefficients are floating", "x.value")
     return Jet(rows, input.order, input.directions)

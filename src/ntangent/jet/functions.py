@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ntangent._base.errors import MissingRule
 from ntangent.jet import activations as table
-from ntangent.jet.dispatch import rule
+from ntangent.jet.dispatch import RULES, rule
 from ntangent.jet.layers import activate, where
 from ntangent.jet.series import Jet, lift, multiply
 from ntangent.jet.shapes import both, total
@@ -69,7 +69,7 @@ def _atan2(input: Any, other: Any) -> Jet:
     like = input if isinstance(input, Jet) else other
     y, x = (v if isinstance(v, Jet) else lift(v, like) for v in (input, other))
     wide = x.value.abs() > y.value.abs()
-    quotient: Any = where(wide, y, -x) / where(wide, x, y)  # type: ignore[operator]
+    quotient: Any = where(wide, y, -x) / where(wide, x, y)
     return _exact(activate(quotient, table.ATAN), torch.atan2(y.value, x.value))
 
 
@@ -77,7 +77,7 @@ def _atan2(input: Any, other: Any) -> Jet:
 def _xlogy(input: Any, other: Any) -> Any:
     """Return x·log(y), and 0 where x is a constant zero (a series that vanishes needs y > 0)."""
     if isinstance(input, Jet):
-        return input * torch.log(other if isinstance(other, Jet | Tensor) else lift(other, input).value)
+        return input * torch.log(other if isinstance(other, Jet) else lift(other, input).value)  # type: ignore[arg-type]
     factor = lift(input, other).value
     safe = where(factor == 0, 1.0, other)
     return multiply(lift(factor, other), _log(safe))
@@ -110,6 +110,28 @@ def _gauss(count: int) -> tuple[list[float], list[float]]:
     off = k / torch.sqrt(4 * k * k - 1)
     nodes, vectors = torch.linalg.eigh(torch.diag(off, 1) + torch.diag(off, -1))
     return ((nodes + 1) / 2).tolist(), (vectors[0] ** 2).tolist()
+
+
+# Other names of functions that have a rule.
+_SAME: dict[Any, list[Any]] = {
+    torch.atan: both("arctan"),
+    torch.asinh: both("arcsinh"),
+    torch.neg: both("negative"),
+    torch.sub: both("subtract"),
+    torch.mul: both("multiply"),
+    torch.div: both("divide", "true_divide"),
+    torch.expm1: [torch.special.expm1],
+    torch.log1p: [torch.special.log1p],
+    torch.erf: [torch.special.erf],
+    torch.erfc: [torch.special.erfc],
+}
+for _function, _others in _SAME.items():
+    rule(*(other for other in _others if other not in RULES))(RULES[_function])
+
+
+@rule(*both("positive"))
+def _positive(input: Jet) -> Jet:
+    return input
 
 
 @rule(torch.special.entr)

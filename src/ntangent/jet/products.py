@@ -129,8 +129,8 @@ def _multi_dot(*tensors: Any) -> Jet:
 @rule(F.bilinear)
 def _bilinear_layer(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Jet:
     """Return x1ᵀ W_o x2 + b_o for every output o; weight (out, in1, in2)."""
-    half = einsum("...i,oij->...oj", input1, weight)
-    result = einsum("...oj,...j->...o", half, input2)
+    half = torch.einsum("...i,oij->...oj", input1, weight)
+    result: Any = torch.einsum("...oj,...j->...o", half, input2)
     return result if bias is None else add(result, bias)
 
 
@@ -246,12 +246,22 @@ def _cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any
 
 
 @rule(F.mse_loss)
-def _mse_loss(input: Any, target: Any, reduction: str = "mean", weight: Any = None) -> Any:
-    if reduction not in ("mean", "sum", "none") or weight is not None:
+def _mse_loss(
+    input: Any,
+    target: Any,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    weight: Any = None,
+) -> Any:
+    old = size_average is not None or reduce is not None
+    if reduction not in ("mean", "sum", "none") or weight is not None or old:
         raise MissingRule(
             f"no Taylor rule for mse_loss(reduction={reduction!r}) or with a weight",
             "",
             "((u - y)**2).mean()",
         )
-    square = torch.square(input - target)
-    return {"mean": torch.mean, "sum": torch.sum, "none": torch.clone}[reduction](square)
+    square: Any = torch.square(input - target)
+    if reduction == "none":
+        return square
+    return square.mean() if reduction == "mean" else square.sum()

@@ -105,7 +105,9 @@ def _diff(input: Jet, n: int = 1, dim: int = -1, prepend: Any = None, append: An
     parts = [part for part in (prepend, input, append) if part is not None]
     if input.ndim == 0:
         raise ShapeError("torch.diff needs at least one axis", "", "x[None]")
-    whole: Any = torch.cat(parts, axis - 1) if len(parts) > 1 else input
+    whole: Any = input
+    if len(parts) > 1:
+        whole = torch.cat(parts, axis - 1)  # type: ignore[arg-type]
     return whole.map_rows(lambda rows: rows.diff(n, axis))  # type: ignore[no-any-return]
 
 
@@ -181,14 +183,14 @@ def _transpose(input: Jet, dim0: int, dim1: int) -> Jet:
     return input.map_rows(lambda rows: rows.transpose(first, second))
 
 
-@rule(*both("t"), torch.Tensor.T.__get__)
+@rule(*both("t"), torch.Tensor.T.__get__)  # type: ignore[attr-defined]
 def _t(input: Jet) -> Jet:
     if input.ndim > 2:
         raise ShapeError(f"a value of {input.ndim} axes has no transpose", "", "x.mT or x.permute(...)")
     return input if input.ndim < 2 else _transpose(input, 0, 1)
 
 
-@rule(torch.Tensor.mT.__get__)
+@rule(torch.Tensor.mT.__get__)  # type: ignore[attr-defined]
 def _matrix_transpose(input: Jet) -> Jet:
     if input.ndim < 2:
         raise ShapeError(f"a value of {input.ndim} axes has no matrix transpose", "", "x[:, None]")

@@ -173,7 +173,9 @@ class AlgebraSolver(_Solver):
     def _scaled(self) -> Tensor:
         """Return the rows of the argument times their grade."""
         grades = torch.tensor(self.structure.grades[: len(self.a)], dtype=self.a.dtype, device=self.a.device)
-        return self.a * grades.view(-1, *[1] * (self.a.ndim - 1))
+        scaled = self.a * grades.view(-1, *[1] * (self.a.ndim - 1))
+        scaled[0] = 0  # also where the value is infinite, as in a masked softmax
+        return scaled
 
     def _advance_state(self, state: Tensor, scaled: Tensor, rate: Tensor, k: int) -> None:
         self.structure.product_grade(state, scaled, rate, k)
