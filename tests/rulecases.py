@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-
 from rulecheck import Case
 
 M, V, C, S = (3, 4), (4,), (2, 3, 4), (2, 4, 6)
@@ -26,16 +25,20 @@ def of(name: str, *shapes: Any, args: tuple[Any, ...] = (), **options: Any) -> l
             cases.append(
                 Case(
                     f"torch.{one}{label}",
-                    lambda *x, f=getattr(torch, one): f(*x, *args, **options),
+                    lambda *x, n=one: method(torch, n)(*x, *args, **options),
                     shapes,
                     **settings,
                 )
             )
         if hasattr(torch.Tensor, one):
             cases.append(
-                Case(f"Tensor.{one}{label}", lambda x, *y, n=one: method(x, n)(*y, *args, **options), shapes,
-                     **{**settings, "series": settings.get("series", (0,) if len(shapes) > 1 else None)})
-            )  # fmt: skip
+                Case(
+                    f"Tensor.{one}{label}",
+                    lambda x, *y, n=one: method(x, n)(*y, *args, **options),
+                    shapes,
+                    **{**settings, "series": settings.get("series", (0,) if len(shapes) > 1 else None)},
+                )
+            )
     return cases
 
 
@@ -52,7 +55,8 @@ def each(functions: dict[str, Any], *shapes: Any, **settings: Any) -> list[Case]
 
 
 def activations() -> list[Case]:
-    smooth = "tanh sigmoid sin cos tan atan arctan sinh cosh asinh arcsinh exp expm1 erf erfc square relu abs absolute"
+    smooth = "tanh sigmoid sin cos tan atan arctan sinh cosh asinh arcsinh exp expm1 erf erfc"
+    smooth += " square relu abs absolute"
     cases = of(smooth, M, domain=(-1.2, 1.2)) + of("negative neg positive clone", M)
     cases += of("log log1p sqrt rsqrt reciprocal log2 log10", M, domain=POSITIVE)
     cases += of("asin arcsin acos arccos atanh arctanh erfinv", M, domain=(-0.7, 0.7))
@@ -115,15 +119,19 @@ def arithmetic() -> list[Case]:
             "Tensor.where": lambda x, y: x.where(mask, y),
             "operators": lambda x, y: (x + 1) * (2 - y) / (3 + x * x) + 1 / (y * y + 1) - (-x) + abs(y),
             "powers": lambda x, y: x**2 + 2.0**y + (x * x + 1) ** 0.5 + (x * x + 1) ** y,
-            "dunder": lambda x, y: torch.Tensor.__add__(x, y) if isinstance(x, torch.Tensor) else x.__add__(y),
+            "dunder": lambda x, y: (
+                torch.Tensor.__add__(x, y) if isinstance(x, torch.Tensor) else x.__add__(y)
+            ),
             "xlogy special": lambda x, y: torch.special.xlogy(x * x + 1, y * y + 1),
             "matmul operator": lambda x, y: x @ y.T + (x * y) @ x.mT,
-            "constants on the left": lambda x, y: _LEFT + x - _LEFT * y - (_LEFT / (4 + x)) + _LEFT**y.abs() + (_LEFT @ x.T).sum(),
+            "constants on the left": lambda x, y: (
+                _LEFT + x - _LEFT * y - (_LEFT / (4 + x)) + _LEFT ** y.abs() + (_LEFT @ x.T).sum()
+            ),
             "reversed": lambda x, y: _LEFT - x + 2 / (3 + y),
         },
         M,
         M,
-    )  # fmt: skip
+    )
 
 
 _LEFT = _constant(3, 4).abs() + 0.5
@@ -203,20 +211,26 @@ def linear() -> list[Case]:
             "cat": lambda x, y: torch.cat([x, y], -1) + torch.cat((x, y), dim=1),
             "cat constant": lambda x, y: torch.concat([x, _LEFT, y]) * torch.concatenate([y, _LEFT, x]),
             "stack": lambda x, y: torch.stack([x, y], -1) + torch.stack([y, x], dim=2),
-            "stacks": lambda x, y: (torch.hstack([x, y]), torch.vstack([x, y]), torch.dstack((x, y)), torch.column_stack([x, y])),
+            "stacks": lambda x, y: (
+                torch.hstack([x, y]),
+                torch.vstack([x, y]),
+                torch.dstack((x, y)),
+                torch.column_stack([x, y]),
+                torch.row_stack([x, y]),
+            ),
             "broadcast_tensors": lambda x, y: torch.broadcast_tensors(x[None], y),
             "diff ends": lambda x, y: torch.diff(x, prepend=y, append=y[:, :1]),
         },
         M,
         M,
-    )  # fmt: skip
+    )
 
 
 def products() -> list[Case]:
     cases = of("matmul", C, (2, 4, 3)) + of("mm", M, (4, 2)) + of("bmm", C, (2, 4, 2)) + of("mv", M, V)
     cases += of("dot vdot", V, V) + of("outer ger", V, (3,)) + of("inner", M, M) + of("kron", (2, 2), (2, 1))
     cases += (
-        of("cross", M[:1] + (3,), (3, 3), dim=-1)
+        of("cross", (3, 3), (3, 3), dim=-1)
         + of("matmul", V, V)
         + of("matmul", M, V)
         + of("matmul", V, (4, 3))
@@ -253,7 +267,7 @@ def products() -> list[Case]:
                 torch.tensordot(x, y, dims=([0, 1], [0, 1])) + torch.tensordot(x.T, y, 1)
             ),
             "multi_dot": lambda x, y: torch.linalg.multi_dot([x, y.T, x]),
-            "chain_matmul": lambda x, y: x @ y.T @ x,
+            "products": lambda x, y: x @ y.T @ x,
             "cosine": lambda x, y: F.cosine_similarity(x, y),
             "mse": lambda x, y: (F.mse_loss(x, y), F.mse_loss(x, y, reduction="none")),
             "pairwise": lambda x, y: F.pairwise_distance(x, y),
@@ -264,8 +278,14 @@ def products() -> list[Case]:
         M,
     )
     return cases + one(
-        "bilinear", lambda x, y, w, b: F.bilinear(x, y, w, b), (5, 3), (5, 2), (4, 3, 2), (4,), tags=frozenset({"slow"})
-    )  # fmt: skip
+        "bilinear",
+        lambda x, y, w, b: F.bilinear(x, y, w, b),
+        (5, 3),
+        (5, 2),
+        (4, 3, 2),
+        (4,),
+        tags=frozenset({"slow"}),
+    )
 
 
 def layers() -> list[Case]:
@@ -281,57 +301,104 @@ def layers() -> list[Case]:
     cases += each(
         {
             "F.softmax": lambda x: F.softmax(x, dim=-1) + F.softmin(x, dim=0) + F.log_softmax(x, dim=1),
-            "special": lambda x: (torch.special.softmax(x, 1), torch.special.log_softmax(x, 0), torch.special.logsumexp(x, 1)),
-            "vector_norm": lambda x: (torch.linalg.vector_norm(x, dim=-1), torch.linalg.vector_norm(x, 4), torch.linalg.vector_norm(x, float("inf"), dim=0), torch.linalg.vector_norm(x, -float("inf"))),
-            "linalg.norm": lambda x: (torch.linalg.norm(x), torch.linalg.norm(x, dim=1), torch.linalg.norm(x, 1, dim=1), torch.linalg.norm(x, "fro")),
+            "special": lambda x: (
+                torch.special.softmax(x, 1),
+                torch.special.log_softmax(x, 0),
+                torch.special.logsumexp(x, 1),
+            ),
+            "vector_norm": lambda x: (
+                torch.linalg.vector_norm(x, dim=-1),
+                torch.linalg.vector_norm(x, 4),
+                torch.linalg.vector_norm(x, float("inf"), dim=0),
+                torch.linalg.vector_norm(x, -float("inf")),
+            ),
+            "linalg.norm": lambda x: (
+                torch.linalg.norm(x),
+                torch.linalg.norm(x, dim=1),
+                torch.linalg.norm(x, 1, dim=1),
+                torch.linalg.norm(x, "fro"),
+            ),
             "normalize": lambda x: F.normalize(x, dim=-1),
             "rms_norm": lambda x: F.rms_norm(x, (4,), _LEFT[0], 1e-5) + torch.rms_norm(x, (3, 4)),
         },
         M,
-    )  # fmt: skip
+    )
     mean, var = _constant(4), _constant(4).abs() + 0.5
     # The third and higher derivatives that torch's autograd gives for these two are wrong (2.13).
     cases += one(
-        "layer_norm", lambda x: F.layer_norm(x, (4,), _LEFT[0], _LEFT[1]) + torch.layer_norm(x, (3, 4)), M,
+        "layer_norm",
+        lambda x: F.layer_norm(x, (4,), _LEFT[0], _LEFT[1]) + torch.layer_norm(x, (3, 4)),
+        M,
         oracle=lambda x: _standard(x, -1) * _LEFT[0] + _LEFT[1] + _standard(x, (0, 1)),
-    )  # fmt: skip
+    )
     cases += one(
-        "instance_norm", lambda x: F.instance_norm(x, weight=mean, bias=var), S,
+        "instance_norm",
+        lambda x: F.instance_norm(x, weight=mean, bias=var),
+        S,
         oracle=lambda x: _standard(x, -1) * mean[:, None] + var[:, None],
-    )  # fmt: skip
+    )
     cases += one(
-        "hardsigmoid", lambda x: F.hardsigmoid(x), S, domain=(-5.0, 5.0),
+        "hardsigmoid",
+        lambda x: F.hardsigmoid(x),
+        S,
+        domain=(-5.0, 5.0),
         oracle=lambda x: F.relu6(x + 3) / 6,
-    )  # fmt: skip
+    )
     cases += each(
         {
             "group_norm": lambda x: F.group_norm(x, 2, mean, var) + torch.group_norm(x, 4),
             "instance_norm eval": lambda x: F.instance_norm(x, mean, var, use_input_stats=False),
             "batch_norm": lambda x: F.batch_norm(x, mean, var, var, mean),
-            "conv1d": lambda x: F.conv1d(x, _CONV1, _CONV1[:, 0, 0], padding=1, stride=2, dilation=1) + F.conv1d(x, _CONV1, stride=2, padding=1),
+            "conv1d": lambda x: (
+                F.conv1d(x, _CONV1, _CONV1[:, 0, 0], padding=1, stride=2, dilation=1)
+                + F.conv1d(x, _CONV1, stride=2, padding=1)
+            ),
             "conv1d same": lambda x: F.conv1d(x, _CONV1, padding="same"),
             "conv groups": lambda x: F.conv1d(x, _CONV1[:, :2], groups=2),
             "conv1d unbatched": lambda x: F.conv1d(x[0], _CONV1, _CONV1[:, 0, 0]),
-            "conv transposed": lambda x: F.conv_transpose1d(x, _CONV1[:4], _CONV1[0, :, 0], stride=2, output_padding=1),
+            "conv transposed": lambda x: F.conv_transpose1d(
+                x, _CONV1[:4], _CONV1[0, :, 0], stride=2, output_padding=1
+            ),
             "avg_pool1d": lambda x: (F.avg_pool1d(x, 2), F.adaptive_avg_pool1d(x, 3)),
-            "max_pool1d": lambda x: (F.max_pool1d(x, 2), torch.max_pool1d(x, 3), F.max_pool1d(x, 2, return_indices=True)[0], F.max_pool1d(x[0], 3, stride=1, padding=1)),
-            "interpolate": lambda x: (F.interpolate(x, 9), F.interpolate(x, scale_factor=2.0, mode="linear", align_corners=True)),
+            "max_pool1d": lambda x: (
+                F.max_pool1d(x, 2),
+                torch.max_pool1d(x, 3),
+                F.max_pool1d(x, 2, return_indices=True)[0],
+                F.max_pool1d(x[0], 3, stride=1, padding=1),
+            ),
+            "interpolate": lambda x: (
+                F.interpolate(x, 9),
+                F.interpolate(x, scale_factor=2.0, mode="linear", align_corners=True),
+            ),
         },
         S,
-    )  # fmt: skip
+    )
     cases += each(
         {
             "conv2d": lambda x: F.conv2d(x, _CONV2, _CONV2[:, 0, 0, 0], padding=1),
             "conv2d transposed": lambda x: F.conv_transpose2d(x, _CONV2[:2]),
             "circular": lambda x: F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), _CONV2),
-            "pools": lambda x: (F.avg_pool2d(x, 2, count_include_pad=False), F.adaptive_avg_pool2d(x, (2, 1)), F.max_pool2d(x, 2), torch.max_pool2d(x, 2), F.max_pool2d(x, 2, return_indices=True)[0]),
-            "resize": lambda x: (F.interpolate(x, (5, 3), mode="bilinear"), F.interpolate(x, (5, 3), mode="bicubic")),
-            "patches": lambda x: (F.unfold(x, 2), F.pixel_unshuffle(x, 2), F.pixel_shuffle(x.repeat(1, 2, 1, 1), 2)),
+            "pools": lambda x: (
+                F.avg_pool2d(x, 2, count_include_pad=False),
+                F.adaptive_avg_pool2d(x, (2, 1)),
+                F.max_pool2d(x, 2),
+                torch.max_pool2d(x, 2),
+                F.max_pool2d(x, 2, return_indices=True)[0],
+            ),
+            "resize": lambda x: (
+                F.interpolate(x, (5, 3), mode="bilinear"),
+                F.interpolate(x, (5, 3), mode="bicubic"),
+            ),
+            "patches": lambda x: (
+                F.unfold(x, 2),
+                F.pixel_unshuffle(x, 2),
+                F.pixel_shuffle(x.repeat(1, 2, 1, 1), 2),
+            ),
             "fold": lambda x: F.fold(F.unfold(x, 2), (4, 4), 2),
         },
         (1, 2, 4, 4),
         tags=frozenset({"slow"}),
-    )  # fmt: skip
+    )
     cases += each(
         {
             "conv3d": lambda x: F.conv3d(x, _CONV3) + F.conv3d(x[0], _CONV3)[None],
@@ -369,12 +436,21 @@ def attention() -> list[Case]:
             "sdpa mask": lambda q, k, v: sdpa(q, k, v, attn_mask=mask),
             "sdpa bias": lambda q, k, v: sdpa(q, k, v, attn_mask=_LEFT[:, :3]),
         },
-        shape, shape, shape, order=3, tags=frozenset({"slow"}),
-    )  # fmt: skip
+        shape,
+        shape,
+        shape,
+        order=3,
+        tags=frozenset({"slow"}),
+    )
     cases += one(
-        "sdpa gqa", lambda q, k, v: sdpa(q, k, v, enable_gqa=True), (1, 4, 3, 2), (1, 2, 3, 2), (1, 2, 3, 2),
-        order=3, tags=frozenset({"slow"}),
-    )  # fmt: skip
+        "sdpa gqa",
+        lambda q, k, v: sdpa(q, k, v, enable_gqa=True),
+        (1, 4, 3, 2),
+        (1, 2, 3, 2),
+        (1, 2, 3, 2),
+        order=3,
+        tags=frozenset({"slow"}),
+    )
     torch.manual_seed(0)
     plain = torch.nn.MultiheadAttention(4, 2, dtype=torch.float64).eval()
     batch = torch.nn.MultiheadAttention(4, 2, batch_first=True, bias=False, dtype=torch.float64).eval()
@@ -385,12 +461,16 @@ def attention() -> list[Case]:
             "mha": lambda x: plain(x, x, x),
             "mha batch first": lambda x: batch(x, x, x, average_attn_weights=False),
             "mha no weights": lambda x: plain(x, x, x, need_weights=False)[0],
-            "mha masks": lambda x: batch(x, x, x, key_padding_mask=pad, attn_mask=~mask & ~torch.eye(3, dtype=torch.bool))[0],
+            "mha masks": lambda x: batch(
+                x, x, x, key_padding_mask=pad, attn_mask=~mask & ~torch.eye(3, dtype=torch.bool)
+            )[0],
             "mha unbatched": lambda x: plain(x[0], x[0], x[0], attn_mask=_LEFT[:, :3]),
             "mha other sizes": lambda x: other(x, x[..., :3], torch.cat([x, x[..., :1]], -1))[0],
         },
-        shape, order=3, tags=frozenset({"slow"}),
-    )  # fmt: skip
+        shape,
+        order=3,
+        tags=frozenset({"slow"}),
+    )
 
 
 CASES = {

@@ -30,6 +30,7 @@ class Case:
         series: which operands may be series; all by default.
         order: highest order along a line.
         tags: "slow" leaves out the fourth-order algebra.
+        parameters: further leaves whose gradients are compared.
         oracle: the same function in elementary operations, where torch's own derivatives fail.
     """
 
@@ -41,6 +42,7 @@ class Case:
     order: int = 4
     tags: frozenset[str] = field(default_factory=frozenset)
     oracle: Callable[..., Any] | None = None
+    parameters: tuple[Tensor, ...] = ()
 
     def choices(self) -> list[tuple[int, ...]]:
         able = tuple(range(len(self.shapes))) if self.series is None else self.series
@@ -162,6 +164,7 @@ def check_structure(
         weights = torch.randn(rows.shape, generator=generator, dtype=torch.float64)
         total_got = total_got + (weights * rows).sum()
         total_exact = total_exact + (weights * expected).sum()
+    bases += case.parameters
     grads = [
         torch.autograd.grad(t, bases, allow_unused=True)
         if isinstance(t, Tensor) and t.requires_grad

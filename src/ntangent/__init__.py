@@ -1,8 +1,24 @@
 """Exact derivatives of any order for networks that solve differential equations."""
 
+import importlib
+from types import ModuleType
+
 from ntangent.jet import MLP as MLP
 from ntangent.jet import Jet as Jet
 from ntangent.jet import derivatives as derivatives
 from ntangent.jet import jet as jet
 
 __version__ = "0.1.0"
+
+# Imported at their first use, so that `import ntangent` stays light.
+_NAMESPACES = ("extend", "nn", "operators", "optim", "pinn", "problems", "run", "testing")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in _NAMESPACES:
+        raise AttributeError(f"module 'ntangent' has no attribute {name!r}")
+    return importlib.import_module(f"ntangent.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_NAMESPACES})

@@ -225,7 +225,7 @@ def _modulo(function: Any, rounding: str) -> Callable[..., Any]:
         quotient = torch.div(input.value, _value(other), rounding_mode=rounding).detach()
         exact = function(input.value, _value(other))
         series = input - other * quotient
-        return series + (exact - series.value).detach()
+        return Jet(torch.cat([exact[None], series.data[1:]]), series.order, series.directions)
 
     apply.__name__ = name_of(function)
     return apply

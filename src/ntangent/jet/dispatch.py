@@ -145,7 +145,7 @@ def settle(function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {names.get(k, k): v for k, v in kwargs.items() if k not in ("inplace", "out")}
 
 
-_OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+_OPERATORS = ("add", "sub", "mul", "div", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
 _IN_PLACE = frozenset(f"__i{operator}__" for operator in _OPERATORS)
 
 

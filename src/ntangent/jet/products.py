@@ -7,7 +7,7 @@ along; two are a truncated product; more are taken two at a time.
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -117,11 +117,10 @@ def _lerp(input: Any, end: Any, weight: Any) -> Jet:
     return add(input, (end - input) * weight)
 
 
-@rule(torch.linalg.multi_dot, torch.chain_matmul)
-def _multi_dot(*tensors: Any) -> Jet:
-    factors = tensors[0] if len(tensors) == 1 else tensors
-    result = factors[0]
-    for factor in factors[1:]:
+@rule(torch.linalg.multi_dot)
+def _multi_dot(tensors: Sequence[Any]) -> Jet:
+    result = tensors[0]
+    for factor in tensors[1:]:
         result = torch.matmul(result, factor)
     return result  # type: ignore[no-any-return]
 
