@@ -27,7 +27,10 @@ def series(order: int = 3) -> Jet:
 
 # --- every rule has a case -----------------------------------------------------------------------
 
-WITHOUT_CASE: dict[str, str] = {}
+WITHOUT_CASE: dict[str, str] = {
+    "torch.nn.functional.tanh": "calls the method of its argument, so torch never asks for it",
+    "torch.nn.functional.sigmoid": "calls the method of its argument, so torch never asks for it",
+}
 
 
 class Recorder(dict):
@@ -68,21 +71,21 @@ def both_ways(name: str) -> list[Callable[[Jet], Any]]:
     return [lambda x: dispatch.dispatch(function, (x, x), {})]
 
 
+STEPS = ("sign", "sgn", "floor", "ceil", "trunc", "fix", "round")
 # Functions that Python's operators reach only through a tensor on the left, and steps.
 DIRECT: list[Callable[[Jet], Any]] = [
     *both_ways("__add__"), *both_ways("__radd__"), *both_ways("__sub__"), *both_ways("__rsub__"),
     *both_ways("__mul__"), *both_ways("__rmul__"), *both_ways("__truediv__"), *both_ways("__rtruediv__"),
     *both_ways("__pow__"), *both_ways("__rpow__"), *both_ways("__mod__"),
-    lambda x: X.__matmul__(x.T), lambda x: X.__rmatmul__(x.T), lambda x: X.T.__rmatmul__(x),
-    lambda x: [getattr(torch, n)(x) for n in ["sign", "sgn", "floor", "ceil", "trunc", "fix", "round", "detach"]],
-    lambda x: [getattr(torch.Tensor, n) and dispatch.dispatch(getattr(torch.Tensor, n), (x,), {})
-               for n in ["sign", "sgn", "floor", "ceil", "trunc", "fix", "round", "detach", "float", "contiguous"]],
+    lambda x: dispatch.dispatch(torch.Tensor.__matmul__, (X, x.T), {}), lambda x: X.T.__rmatmul__(x),
+    lambda x: [getattr(torch, n)(x) for n in (*STEPS, "detach")],
+    lambda x: [dispatch.dispatch(getattr(torch.Tensor, n), (x,), {}) for n in (*STEPS, "detach", "float")],
 ]  # fmt: skip
 
 
 def test_steps_are_constants() -> None:
     x = series()
-    for name in ("sign", "sgn", "floor", "ceil", "trunc", "fix", "round"):
+    for name in STEPS:
         for jet in (getattr(torch, name)(x), getattr(x, name)()):
             assert jet.degree == 0
             assert torch.equal(jet.value, getattr(torch, name)(X))
@@ -125,7 +128,7 @@ REFUSED: dict[str, tuple[Callable[[Jet], Any], type[Exception]]] = {
     "truth": (lambda x: bool(x), TypeError),
     "item": (lambda x: x[0, 0].item(), MissingRule),
     "numpy": (lambda x: x.numpy(), MissingRule),
-    "unknown keyword": (lambda x: torch.Tensor.sum and dispatch.dispatch(torch.sum, (x,), {"bogus": 1}), MissingRule),
+    "unknown keyword": (lambda x: dispatch.dispatch(torch.sum, (x,), {"bogus": 1}), MissingRule),
     "unknown keyword of an activation": (lambda x: dispatch.dispatch(F.elu, (x,), {"beta": 1}), MissingRule),
     "axis out of range": (lambda x: x.sum(-3), ShapeError),
     "axis twice": (lambda x: x.sum((0, -2)), ShapeError),
@@ -150,7 +153,7 @@ REFUSED: dict[str, tuple[Callable[[Jet], Any], type[Exception]]] = {
     "series as an index": (lambda x: x.index_select(0, x), MissingRule),
     "series as a kernel": (lambda x: F.conv1d(torch.ones(1, 1, 9).double(), x[None, :1]), MissingRule),
     "cross without dim": (lambda x: torch.cross(x, x), MissingRule),
-    "einsum with lists": (lambda x: torch.einsum(x, [0, 1], [0]), MissingRule),
+    "einsum with lists": (lambda x: torch.einsum(x, [0, 1], [0]), TypeError),
     "einsum of another rank": (lambda x: torch.einsum("ijk->i", x), ShapeError),
     "view as bits": (lambda x: x.view(torch.int64), MissingRule),
     "clamp without bounds": (lambda x: x.clamp(), MissingRule),
@@ -200,7 +203,7 @@ def unusual(x: Any) -> Any:
     a = torch.stack(
         [torch.stack([x[:, 0], 1 + x[:, 1]], -1), torch.stack([2 + x[:, 2], x[:, 0] + 5], -1)], -1
     )
-    signs, logarithm = torch.linalg.slogdet(a)
+    _, logarithm = torch.linalg.slogdet(a)
     solution = torch.linalg.solve(a, x[:, :2])
     return torch.stack([torch.linalg.det(a) * logarithm, torch.digamma(x[:, 0] + 2), solution[:, 0]], -1)
 
@@ -226,7 +229,7 @@ def test_nested_needs_to_be_asked_for_and_leaves_nothing_behind() -> None:
     with pytest.raises(MissingRule, match="digamma"):
         nt.jet(torch.digamma, x, 2)
     with pytest.raises(ZeroDivisionError):
-        nt.jet(lambda x: 1 // 0, x, 2, missing="nested")
+        nt.jet(lambda x: x[1 // 0], x, 2, missing="nested")
     with pytest.raises(MissingRule):
         nt.jet(torch.digamma, x, 2)
     assert dispatch.expansion() is None
@@ -236,15 +239,16 @@ def test_nested_needs_to_be_asked_for_and_leaves_nothing_behind() -> None:
 
 
 def test_nested_serves_refused_combinations_but_not_random_or_in_place_ones() -> None:
-    f = lambda x: torch.linalg.norm(
-        x[:, None, :] * torch.ones(2, 1).double() + torch.eye(2, 3).double(), 2, (1, 2)
-    )
-    got = nt.jet(lambda x: f(x)[:, None], X, 3, direction=0, missing="nested")
-    exact = nt.jet(lambda x: f(x)[:, None], X, 3, direction=0, backend="autograd")
+    def spectral(x: Any) -> Any:
+        matrices = x[:, None, :] * torch.ones(2, 1).double() + torch.eye(2, 3).double()
+        return torch.linalg.norm(matrices, 2, (1, 2))[:, None]
+
+    got = nt.jet(spectral, X, 3, direction=0, missing="nested")
+    exact = nt.jet(spectral, X, 3, direction=0, backend="autograd")
     torch.testing.assert_close(got.data, exact.data)
     directions = torch.eye(3, dtype=torch.float64)
     with pytest.raises(MissingRule, match="random"):
-        nt.jet(torch.nn.functional.feature_alpha_dropout, X, 2, directions, missing="nested")
+        nt.jet(lambda x: F.feature_alpha_dropout(x, 0.5, True), X, 2, directions, missing="nested")
     with pytest.raises(ArgumentError, match="in place"):
         nt.jet(lambda x: x.add_(1), X, 2, direction=0, missing="nested")
 
@@ -331,8 +335,9 @@ def test_ties_are_shared_like_torch_gradients() -> None:
 def test_angle_on_the_axes() -> None:
     for x, y in ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -2.0), (-1.0, -1.0)):
         t = torch.tensor([[0.0]], dtype=torch.float64)
-        got = nt.jet(lambda t, x=x, y=y: torch.atan2(y + 2 * t, x - 3 * t * t + t), t, 4)
-        exact = nt.jet(
-            lambda t, x=x, y=y: torch.atan2(y + 2 * t, x - 3 * t * t + t), t, 4, backend="autograd"
-        )
+
+        def angle(t: Any, x: float = x, y: float = y) -> Any:
+            return torch.atan2(y + 2 * t, x - 3 * t * t + t)
+
+        got, exact = (nt.jet(angle, t, 4, backend=b) for b in ("eager", "autograd"))
         torch.testing.assert_close(got.data, exact.data, rtol=1e-12, atol=1e-12)

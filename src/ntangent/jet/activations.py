@@ -370,7 +370,8 @@ def threshold(bound: float, value: float) -> Activation:
 def celu(alpha: float = 1.0) -> Activation:
     """The row of x if x > 0 else alpha·(exp(x / alpha) - 1)."""
     return _row(
-        f"celu[{alpha!r}]", 2, lambda x, m, e: ([0 * x, e * (1 / alpha)], m * x + alpha * (e - m * e - 1 + m)),
+        f"celu[{alpha!r}]", 2,
+        lambda x, m, e: ([0 * x, e * (1 / alpha)], m * x + alpha * (e - m * e - 1 + m)),
         initial=lambda x: (_above(x), torch.exp(x.clamp_max(0) / alpha)), parameters=(alpha,), family="celu",
     )  # fmt: skip
 

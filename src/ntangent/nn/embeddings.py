@@ -70,8 +70,9 @@ class PeriodicEmbedding(nn.Module):
 
     The argument is first reduced modulo the period, which is exact in floating point, so the features
     and all of their derivatives are bit for bit the same at x and at x + L, for x >= 0 and x + L
-    without rounding; elsewhere they agree to the rounding of x + L. With K = 1 every smooth periodic function of the coordinates is
-    within reach of the network; more harmonics help it with high frequencies.
+    without rounding; elsewhere they agree to the rounding of x + L. With K = 1 every smooth periodic
+    function of the coordinates is within reach of the network; more harmonics help it with high
+    frequencies.
 
     Source: Dong & Ni (2021), J. Comput. Phys. 435, 110242, section 2 (C^∞ periodic conditions).
 
