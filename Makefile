@@ -15,7 +15,7 @@ SOURCES := $(shell find src native -name __pycache__ -prune -o -print 2>/dev/nul
 .PHONY: demo test lint bench docs clean help
 
 demo: .venv/.installed  ## solve a self-similar Burgers profile and write its report
-	$(BIN)/ntangent solve burgers-profile --k 1 --run-dir $(RUN) --overwrite
+	$(BIN)/ntangent solve burgers-profile --k 1 --run-dir $(RUN) --overwrite --threads 1
 	@echo "report: $(CURDIR)/$(RUN)/report.html"
 
 test: lint  ## lint, types and all tests

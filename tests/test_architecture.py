@@ -26,7 +26,7 @@ LEVELS = (
     {"extend"},
     {""},
     {"report", "cli"},
-    {"testing"},
+    {"testing", "__main__"},
 )
 LEVEL = {layer: level for level, layers in enumerate(LEVELS) for layer in layers}
 EXTRA_EDGES = {
@@ -46,6 +46,7 @@ LAZY = {
     (None, "hypothesis"): "in the test extra only",
     (None, "triton"): "absent on most machines",
     ("pinn", "ntangent.report"): "Solution.report() is the one call upwards",
+    ("cli", "ntangent.cli"): "the entry point first makes sure that the extra `cli` is there",
 }
 HEAVY = {"matplotlib", "scipy", "rich", "click", "mpmath", "hypothesis", "jinja2", "triton"}
 

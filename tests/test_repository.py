@@ -58,7 +58,7 @@ def test_paths_in_pyproject_exist() -> None:
 
 
 def test_pages_in_the_navigation_exist() -> None:
-    pages = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    pages = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     written = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert pages == written
 

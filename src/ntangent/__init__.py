@@ -7,11 +7,19 @@ from ntangent.jet import MLP as MLP
 from ntangent.jet import Jet as Jet
 from ntangent.jet import derivatives as derivatives
 from ntangent.jet import jet as jet
+from ntangent.operators import Operator as Operator
+from ntangent.operators import biharmonic as biharmonic
+from ntangent.operators import curl as curl
+from ntangent.operators import divergence as divergence
+from ntangent.operators import gradient as gradient
+from ntangent.operators import hessian as hessian
+from ntangent.operators import laplacian as laplacian
+from ntangent.operators import partial as partial
 
 __version__ = "0.1.0"
 
 # Imported at their first use, so that `import ntangent` stays light.
-_NAMESPACES = ("extend", "nn", "operators", "optim", "pinn", "problems", "run", "testing")
+_NAMESPACES = ("extend", "nn", "optim", "pinn", "problems", "run", "testing")
 
 
 def __getattr__(name: str) -> ModuleType:

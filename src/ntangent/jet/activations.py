@@ -427,7 +427,8 @@ def power(exponent: float) -> Activation:
         )  # fmt: skip
     return _row(
         name, 2, lambda x, y, w: ([exponent * (y * w), -(w**2)], y),
-        initial=lambda x: (x**exponent, 1 / x), parameters=(float(exponent),), sample=(0.5, 3.0), family="power",
+        initial=lambda x: (x**exponent, 1 / x),
+        parameters=(float(exponent),), sample=(0.5, 3.0), family="power",
     )  # fmt: skip
 
 

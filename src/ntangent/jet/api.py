@@ -12,12 +12,12 @@ from torch import Tensor
 from ntangent._base.check import check_choice, check_finite, check_order, check_points
 from ntangent._base.errors import BackendError, DtypeError, ShapeError
 from ntangent.jet.dense import as_dense, module_dtype
-from ntangent.jet.dispatch import expanding
+from ntangent.jet.execute import EXECUTORS, run
 from ntangent.jet.reference import check_output, faa_di_bruno, nested_autograd
-from ntangent.jet.series import Jet, lift
+from ntangent.jet.series import Jet
 
 Field = Callable[[Any], Any]
-BACKENDS = ("auto", "eager", "faa-di-bruno", "autograd")
+BACKENDS = (*EXECUTORS, "faa-di-bruno", "autograd")
 
 
 def variable(x: Tensor, order: int, direction: Tensor | int | None = None) -> Jet:
@@ -38,7 +38,7 @@ def variable(x: Tensor, order: int, direction: Tensor | int | None = None) -> Je
     return Jet(torch.cat([x[None], tangents]), order, len(directions) if several else None)
 
 
-def _directions(x: Tensor, direction: Tensor | int | None) -> tuple[Tensor, bool]:
+def _directions(x: Tensor, direction: Any) -> tuple[Tensor, bool]:
     """Return the directions as a (D, d) tensor and whether the result has a direction axis."""
     d = x.shape[1]
     if direction is None:
@@ -97,7 +97,8 @@ def jet(
         order: n >= 0.
         direction: the line: None where d = 1, the index of a coordinate, a vector of shape (d,),
             or D of them, shape (D, d). Several directions share the value's computation.
-        backend: "auto" picks the fastest; "eager" the recurrences as torch operations;
+        backend: "auto" picks the fastest; "native" the compiled kernels (dense networks on the
+            CPU); "eager" the recurrences as torch operations;
             "faa-di-bruno" the algorithm of the n-TangentProp paper (dense networks);
             "autograd" nested reverse mode (any function whose points are independent).
         missing: what an operation without a Taylor rule does: "raise", or "nested": that one
@@ -126,13 +127,7 @@ def jet(
     check_choice(backend, BACKENDS, "backend")
     check_choice(missing, ("raise", "nested"), "missing")
     directions, several = _directions(x, direction)
-    dtype = module_dtype(f)
-    if dtype is not None and dtype != x.dtype:
-        raise DtypeError(
-            f"the network's parameters are {dtype}, the points {x.dtype}",
-            "a silent cast would lose digits or speed",
-            f"net.to({x.dtype})" if x.dtype == torch.float64 else f"x.to({dtype})",
-        )
+    check_network(f, x)
     if backend == "autograd":
         rows = nested_autograd(f, x, directions, order)
         return Jet(rows, order, len(directions) if several else None)
@@ -146,13 +141,22 @@ def jet(
             )
         rows = faa_di_bruno(net, x, directions, order)
         return Jet(rows, order, len(directions) if several else None)
-    argument = variable(x, order, direction)
-    with expanding(missing):
-        y = f(argument)
-    if isinstance(y, Tensor):
-        y = lift(y, argument)
+    y = run(f, variable(x, order, direction), backend, missing)
     check_output(y, x)
-    return y  # type: ignore[no-any-return]
+    return y
+
+
+def check_network(f: Field, x: Tensor) -> None:
+    """Raise unless ``f`` can be called and its parameters have the points' dtype."""
+    if not callable(f):
+        raise DtypeError(f"f is {type(f).__name__}, not a function or module", "", "nt.jet(net, x, order)")
+    dtype = module_dtype(f)
+    if dtype is not None and dtype != x.dtype:
+        raise DtypeError(
+            f"the network's parameters are {dtype}, the points {x.dtype}",
+            "a silent cast would lose digits or speed",
+            f"net.to({x.dtype})" if x.dtype == torch.float64 else f"x.to({dtype})",
+        )
 
 
 def derivatives(

@@ -109,7 +109,7 @@ class _Product(Function):
         return product_rows(a, b, directions, degree)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
         a, b, ctx.directions, ctx.degree = inputs
         ctx.save_for_backward(a, b)
         ctx.save_for_forward(a, b)
@@ -149,7 +149,7 @@ class _Correlate(Function):
         return correlate_rows(s, g, directions, degree)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
         s, g, ctx.directions, ctx.degree = inputs
         ctx.save_for_backward(s, g)
         ctx.save_for_forward(s, g)

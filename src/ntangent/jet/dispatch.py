@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jaxtyping
 import torch
 import torch.overrides
 
@@ -68,15 +69,14 @@ def _caller() -> str:
     The module is named by its path from the outermost one, ``model.blocks[2].norm``. It is read
     off the frames of the call, which costs nothing until an error is raised.
     """
-    packages = (Path(__file__).parent.parent, Path(torch.__file__).parent)
-    inside = tuple(f"{package}{os.sep}" for package in packages)
-    wrapper = f"{os.sep}jaxtyping{os.sep}"  # wraps our functions where shapes are checked, in tests
+    # The last two wrap our functions where annotations are checked at runtime.
+    packages = (Path(__file__).parent.parent, Path(torch.__file__).parent, Path(jaxtyping.__file__).parent)
+    inside = (*(f"{package}{os.sep}" for package in packages), "<@beartype")
     place, modules = "an unknown place", list[torch.nn.Module]()
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        own = code.co_filename.startswith(inside) or wrapper in code.co_filename
-        if place == "an unknown place" and not own:
+        if place == "an unknown place" and not code.co_filename.startswith(inside):
             place = f"{Path(code.co_filename).name}:{frame.f_lineno}"
         owner = frame.f_locals.get("self") if code.co_name in ("forward", "_call_impl") else None
         if isinstance(owner, torch.nn.Module) and (not modules or modules[-1] is not owner):

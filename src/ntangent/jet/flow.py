@@ -24,20 +24,10 @@ from ntangent.jet.arithmetic import Structure, correlate, degree_of, fold_batch,
 from ntangent.jet.solver import solve_rows
 
 
-def output_degree(row: Activation, degree: int, order: int) -> int:
-    """Return the degree of σ(a) for a of the given degree: finite where σ is a polynomial."""
-    if degree == 0:
-        return 0
-    if any(velocity.terms for velocity in row.flow):
-        return order
-    powers = [e[0] for p in (row.output, row.derivative.output) for e, _ in p.terms]
-    return min(order, degree * max(powers, default=0))
-
-
 class _Flow(Function):
     @staticmethod
     def forward(a: Tensor, row: Activation, directions: Structure, order: int) -> tuple[Tensor, Tensor]:
-        return solve_rows(row, a, directions, output_degree(row, degree_of(a, directions), order))
+        return solve_rows(row, a, directions, order)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

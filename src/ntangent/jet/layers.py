@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,7 @@ class ActivationRule:
         self.select = select
 
     def __call__(self, input: Jet, *args: Any, **kwargs: Any) -> Jet:
+        """Return the series of the activation that the arguments select."""
         return activate(input, self.select(*args, **kwargs))
 
 
@@ -66,10 +68,10 @@ _PLAIN: dict[Activation, tuple[Any, ...]] = {
     table.SIN: (torch.sin, torch.Tensor.sin),
     table.COS: (torch.cos, torch.Tensor.cos),
     table.TAN: (torch.tan, torch.Tensor.tan),
-    table.ATAN: (torch.atan, torch.Tensor.atan, torch.arctan),
+    table.ATAN: (torch.atan, torch.Tensor.atan, torch.arctan, torch.Tensor.arctan),
     table.SINH: (torch.sinh, torch.Tensor.sinh),
     table.COSH: (torch.cosh, torch.Tensor.cosh),
-    table.ASINH: (torch.asinh, torch.Tensor.asinh, torch.arcsinh),
+    table.ASINH: (torch.asinh, torch.Tensor.asinh, torch.arcsinh, torch.Tensor.arcsinh),
     table.EXP: (torch.exp, torch.Tensor.exp),
     table.EXPM1: (torch.expm1, torch.Tensor.expm1),
     table.LOG: (torch.log, torch.Tensor.log),
@@ -152,7 +154,7 @@ def add(a: Any, b: Any, *, alpha: float = 1) -> Jet:
     return Jet(total, order, directions)
 
 
-@rule(torch.sub, torch.Tensor.sub, torch.Tensor.__sub__, torch.subtract)
+@rule(torch.sub, torch.Tensor.sub, torch.Tensor.__sub__, torch.subtract, torch.Tensor.subtract)
 def subtract(a: Any, b: Any, *, alpha: float = 1) -> Jet:
     """Return a - alpha·b."""
     return add(a, b, alpha=-alpha)
@@ -163,7 +165,8 @@ def _reverse_subtract(a: Any, b: Any, *, alpha: float = 1) -> Jet:
     return add(b, a, alpha=-alpha)
 
 
-@rule(torch.mul, torch.Tensor.mul, torch.multiply, torch.Tensor.__mul__, torch.Tensor.__rmul__)
+@rule(torch.mul, torch.Tensor.mul, torch.multiply, torch.Tensor.multiply)
+@rule(torch.Tensor.__mul__, torch.Tensor.__rmul__)
 def _multiply(a: Any, b: Any) -> Jet:
     if _is_scalar(b):
         return a.map_rows(lambda rows: rows * float(b))  # type: ignore[no-any-return]
@@ -172,7 +175,8 @@ def _multiply(a: Any, b: Any) -> Jet:
     return multiply(*_jets([a, b]))
 
 
-@rule(torch.div, torch.Tensor.div, torch.true_divide, torch.divide, torch.Tensor.__truediv__)
+@rule(torch.true_divide, torch.Tensor.true_divide, torch.divide, torch.Tensor.divide)
+@rule(torch.div, torch.Tensor.div, torch.Tensor.__truediv__)
 def _divide(a: Any, b: Any, *, rounding_mode: str | None = None) -> Jet:
     if rounding_mode is not None:
         raise MissingRule(
@@ -190,7 +194,7 @@ def _reverse_divide(a: Any, b: Any) -> Jet:
     return _divide(b, a)
 
 
-@rule(torch.neg, torch.Tensor.neg, torch.negative)
+@rule(torch.neg, torch.Tensor.neg, torch.negative, torch.Tensor.negative)
 def _negate(a: Jet) -> Jet:
     return -a
 
@@ -223,7 +227,7 @@ def _tensor_power(base: Jet, exponent: Tensor) -> Jet:
 
 
 @rule(torch.Tensor.__rpow__)
-def _reverse_power(exponent: Jet, base: Any) -> Jet:
+def _reverse_power(exponent: Any, base: Any) -> Jet:
     return power(base, exponent)
 
 
@@ -241,14 +245,27 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Jet:
         rows = torch.cat([rows[:1] + bias, rows[1:]])  # a bias under vmap has an axis that rows may lack
     elif bias is not None:
         # The rows are fresh, so the bias can go in place.
-        rows[0] += bias
-    if LINEAR_TAPE:
-        rows = LINEAR_TAPE[-1](weight, bias, input.data, rows)
+        rows[0].add_(bias)
+    tape = TAPE.get()
+    if tape is not None:
+        rows = tape.linear(weight, bias, input.data, rows)
     return Jet(rows, input.order, input.directions)
 
 
-# Observers of linear layers, innermost last: `jet.jacobian` reads inputs and cotangents off them.
-LINEAR_TAPE: list[Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]] = []
+class Tape(Protocol):
+    """Watches the layers that a function of jets passes through."""
+
+    def linear(self, weight: Tensor, bias: Tensor | None, input: Tensor, output: Tensor) -> Tensor:
+        """Take note of an affine map; return the output to go on with."""
+        ...
+
+    def dense(self, net: Any, input: Tensor, directions: int, order: int, output: Tensor) -> Tensor:
+        """Take note of a whole dense network; return the output to go on with."""
+        ...
+
+
+# Set by `jet.jacobian`, which reads inputs and cotangents off the layers.
+TAPE: ContextVar[Tape | None] = ContextVar("TAPE", default=None)
 
 
 def linear_rule(*functions: Any, arguments: int = 1) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -32,8 +35,8 @@ class _Pointwise(nn.Module):
         super().__init__()
         self.name = name
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return getattr(torch, self.name)(x)  # type: ignore[no-any-return]
+    def forward(self, x: Any) -> Any:
+        return getattr(torch, self.name)(x)
 
     def extra_repr(self) -> str:
         return self.name
@@ -66,7 +69,8 @@ def MLP(
         depth: number of hidden layers.
         activation: name of an activation.
         bias: whether the layers have biases.
-        dtype, device: where and in which precision the parameters live.
+        dtype: precision of the parameters.
+        device: where they live.
         generator: source of randomness, a generator or a seed; torch's own by default.
 
     Raises:
@@ -83,7 +87,7 @@ def MLP(
         generator = torch.Generator().manual_seed(generator)
     sizes = [inputs, *[width] * depth, outputs]
     layers: list[nn.Module] = []
-    for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         layer = nn.Linear(fan_in, fan_out, bias=bias, dtype=dtype, device=device)
         with torch.no_grad():
             nn.init.xavier_normal_(layer.weight, generator=generator)

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Union
 
-Number = Union[int, float, Fraction]
+Number = int | float | Fraction
 Exponents = tuple[int, ...]
 
 

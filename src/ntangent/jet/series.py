@@ -42,14 +42,16 @@ class Jet:
     """
 
     __slots__ = ("data", "directions", "order")
+    __array_ufunc__ = None  # numpy scalars leave the arithmetic to us instead of iterating over a Jet
 
     def __init__(self, data: Tensor, order: int, directions: int | Algebra | None = None) -> None:
         self.data = data
         self.order = order
         self.directions = directions
         if data.shape[0] != row_count(self.structure, self.degree) or self.degree > order:
+            where = f"in {directions or 1} direction(s)"
             raise ShapeError(
-                f"{data.shape[0]} rows cannot hold a series of order {order} in {directions or 1} direction(s)",
+                f"{data.shape[0]} rows cannot hold a series of order {order} {where}",
                 "the rows are the value and then `directions` rows for each stored order <= order",
                 f"data of shape ({row_count(self.structure, order)}, *shape)",
             )
@@ -307,7 +309,8 @@ class Jet:
         )
 
     def __repr__(self) -> str:
-        return f"Jet(shape={tuple(self.shape)}, order={self.order}, directions={self.directions}, dtype={self.dtype})"
+        kind = f"order={self.order}, directions={self.directions}, dtype={self.dtype}"
+        return f"Jet(shape={tuple(self.shape)}, {kind})"
 
     def __getattr__(self, name: str) -> Any:
         # jet.sin() is torch.Tensor.sin(jet); names that tensors lack are honest attribute errors.
@@ -329,7 +332,9 @@ class Jet:
 
 def _operate(function: Any, *args: Any) -> Jet:
     # Not function(*args): torch's own argument check refuses numpy arrays before we are asked.
-    return dispatch(function, args, {})  # type: ignore[no-any-return]
+    kinds = [type(arg) for arg in args if isinstance(arg, Jet)]
+    kind = next((k for k in kinds if k is not Jet), Jet)
+    return kind.__torch_function__(function, (), args, {})  # type: ignore[no-any-return]
 
 
 def _value(other: Any) -> Any:
@@ -359,7 +364,7 @@ def common(jets: list[Jet]) -> tuple[int, int | Algebra | None]:
     kinds = {jet.directions for jet in jets}
     if len(kinds) > 1:
         raise ShapeError(
-            f"jets along different directions meet: {', '.join(str(k or 1) for k in kinds)}",
+            f"jets along different numbers of directions meet: {', '.join(str(k or 1) for k in kinds)}",
             "a product of series is taken direction by direction",
             "expand all inputs along the same directions in one call of jet(...)",
         )

@@ -46,7 +46,7 @@ class ExponentialDecay:
         if not isinstance(self.smooth, bool):
             raise DtypeError(f"smooth must be True or False, got {self.smooth!r}", "", "smooth=False")
 
-    def factor(self, iteration: int, iterations: int) -> float:
+    def factor(self, iteration: int, iterations: int) -> float:  # noqa: ARG002
         """Return ``rate`` to the number of periods that have passed."""
         periods = iteration / self.every if self.smooth else iteration // self.every
         return float(self.rate**periods)

@@ -149,7 +149,7 @@ class SSBFGS(_SelfScaled):
         max_evaluations: budget of one line search.
     """
 
-    def weights(self, b: float, h: float, size: int, first: bool) -> tuple[float, float]:
+    def weights(self, b: float, h: float, size: int, first: bool) -> tuple[float, float]:  # noqa: ARG002
         """Return (τ, φ) with φ = 1, the BFGS member."""
         return (h if first else min(1.0, 1 / b)), 1.0
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from ntangent._base.check import check_order, check_positive
+from ntangent._base.check import check_finite, check_order, check_positive
 from ntangent._base.errors import ArgumentError, DtypeError, ProblemError, ShapeError
 from ntangent.jet import Jet
 from ntangent.pinn.domain import Box
@@ -38,6 +38,7 @@ class Block:
     weights: Tensor
 
 
+@runtime_checkable
 class Condition(Protocol):
     """Anything that contributes residual rows."""
 
@@ -47,8 +48,8 @@ class Condition(Protocol):
 
 
 def column(points: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return numbers or a tensor as points of shape (N, 1)."""
-    tensor = torch.as_tensor(points, dtype=dtype, device=device).detach()
+    """Return numbers or a tensor as finite points of shape (N, 1)."""
+    tensor = _numbers(points, "points", dtype, device)
     if tensor.ndim > 2 or (tensor.ndim == 2 and tensor.shape[1] != 1):
         raise ShapeError(
             f"points have shape {tuple(tensor.shape)}", "one coordinate is expected", "points[:, :1]"
@@ -56,10 +57,52 @@ def column(points: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     return tensor.reshape(-1, 1)
 
 
+def points_in(points: Any, problem: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the points of a condition, shape (N, 1), if there are any and all lie where the field is.
+
+    That is the domain, or the larger extent to which a symmetry of the ansatz carries the field.
+    """
+    box = problem.extent or problem.domain
+    name = box.names[0]
+    for x in column(points, torch.float64, torch.device("cpu"))[:, 0].tolist():
+        if not box.holds(name, x):
+            low, high = box.interval(name)
+            raise ProblemError(
+                f"the condition at {name} = {x} lies outside {box}",
+                "the field is not determined there",
+                f"points between {low} and {high}",
+            )
+    tensor = column(points, dtype, device)
+    if len(tensor) == 0:
+        raise ShapeError("a condition has no points", "it would contribute nothing", "points=[0.0]")
+    return tensor
+
+
 def evaluate(value: Any, points: Tensor) -> Tensor:
     """Return a prescribed value (number, tensor or function of the points), shape (N,)."""
     result = value(points) if callable(value) else value
-    return torch.as_tensor(result, dtype=points.dtype, device=points.device).reshape(-1).expand(len(points))
+    tensor = _numbers(result, "value", points.dtype, points.device)
+    shape = tuple(tensor.shape)
+    if tensor.numel() != 1 and shape not in ((len(points),), (len(points), 1)):
+        raise ShapeError(
+            f"the prescribed value has shape {shape} at {len(points)} point(s)",
+            "it is one number, or one for each point",
+            "value=0.0",
+        )
+    return tensor.reshape(-1).expand(len(points))
+
+
+def _numbers(value: Any, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return real finite numbers as a tensor outside any graph."""
+    try:
+        tensor = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else dtype, device=device)
+        if tensor.is_complex():
+            raise TypeError
+    except (TypeError, ValueError, RuntimeError):
+        raise DtypeError(
+            f"{name} must be one or several numbers, got {value!r}", "", "numbers or a tensor of them"
+        ) from None
+    return check_finite(tensor.detach().to(dtype), name)
 
 
 def at_coordinate(coordinates: dict[str, Any], domain: Box) -> Any:
@@ -71,14 +114,7 @@ def at_coordinate(coordinates: dict[str, Any], domain: Box) -> Any:
             "a condition says where it holds by the domain's own names",
             f"Dirichlet({domain.names[0]}={domain.intervals[0][1]}, value=0.0)",
         )
-    where = coordinates[domain.names[0]]
-    low, high = domain.interval(domain.names[0])
-    for x in torch.as_tensor(where, dtype=torch.float64).reshape(-1).tolist():
-        if not low <= x <= high:
-            raise ProblemError(
-                f"the condition at {domain.names[0]} = {x} lies outside {domain}", "", f"x={low}"
-            )
-    return where
+    return coordinates[domain.names[0]]
 
 
 class _Prescribed:
@@ -93,8 +129,8 @@ class _Prescribed:
     derivative = 0
 
     def __init__(self, value: Any = 0.0, weight: float = 1.0, **coordinates: Any) -> None:
-        check_positive(float(weight), "weight")
-        self.value, self.weight, self.coordinates = value, float(weight), coordinates
+        self.value, self.coordinates = value, coordinates
+        self.weight = float(check_positive(weight, "weight"))
 
     def __repr__(self) -> str:
         where = ", ".join(f"{n}={v!r}" for n, v in self.coordinates.items())
@@ -102,10 +138,8 @@ class _Prescribed:
 
     def blocks(self, problem: Any, dtype: torch.dtype, device: torch.device) -> list[Block]:
         """Return one block of one row."""
-        points = column(at_coordinate(self.coordinates, problem.domain), dtype, device)
-        return [
-            prescribed(f"{type(self).__name__.lower()}", points, self.derivative, self.value, self.weight)
-        ]
+        points = points_in(at_coordinate(self.coordinates, problem.domain), problem, dtype, device)
+        return [prescribed(type(self).__name__.lower(), points, self.derivative, self.value, self.weight)]
 
 
 def _described(value: Any) -> str:
@@ -116,8 +150,8 @@ def prescribed(name: str, points: Tensor, derivative: int, value: Any, weight: f
     """Return the block of d^k u/dx^k = value at points."""
     target = evaluate(value, points)
 
-    def rows(u: Field, p: Parameters, x: Field) -> Tensor:
-        return (u.derivative(derivative).reshape(len(points)) - target)[None]
+    def rows(u: Field, _p: Parameters, _x: Field) -> Tensor:
+        return (per_point(u.derivative(derivative), points, "the field") - target)[None]
 
     return Block(name, points, derivative, rows, points.new_tensor([weight]))
 
@@ -147,17 +181,23 @@ class Initial:
     values: Sequence[float] | float
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_positive(self.weight, "weight")
+
     def blocks(self, problem: Any, dtype: torch.dtype, device: torch.device) -> list[Block]:
         """Return one block with a row for each prescribed derivative."""
         _, low, _ = problem.domain.intervals[0]
-        values = [self.values] if isinstance(self.values, int | float) else list(self.values)
         points = column(low, dtype, device)
-        target = points.new_tensor([float(v) for v in values])[:, None]
+        target = _numbers(self.values, "values", dtype, device).reshape(-1, 1)
+        count = len(target)
+        if count == 0:
+            raise ShapeError("Initial has no values", "it would contribute nothing", "Initial((1.0, 0.0))")
 
-        def rows(u: Field, p: Parameters, x: Field) -> Tensor:
-            return torch.stack([u.derivative(k).reshape(1) for k in range(len(values))]) - target
+        def rows(u: Field, _p: Parameters, _x: Field) -> Tensor:
+            values = [per_point(u.derivative(k), points, "the field") for k in range(count)]
+            return torch.stack(values) - target
 
-        return [Block("initial", points, len(values) - 1, rows, points.new_full((len(values),), self.weight))]
+        return [Block("initial", points, count - 1, rows, points.new_full((count,), self.weight))]
 
 
 @dataclass(frozen=True)
@@ -174,10 +214,13 @@ class PointData:
     values: Any
     weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_positive(self.weight, "weight")
+
     def blocks(self, problem: Any, dtype: torch.dtype, device: torch.device) -> list[Block]:
         """Return one block of one row."""
-        points = column(self.points, dtype, device)
-        values = torch.as_tensor(self.values, dtype=dtype, device=device).reshape(-1)
+        points = points_in(self.points, problem, dtype, device)
+        values = _numbers(self.values, "values", dtype, device).reshape(-1)
         if len(values) != len(points):
             raise ShapeError(
                 f"{len(points)} points and {len(values)} values",
@@ -207,6 +250,9 @@ class TaylorResidual:
     equation: int = 0
 
     def __post_init__(self) -> None:
+        check_positive(self.weight, "weight")
+        if not isinstance(self.orders, Sequence):
+            raise DtypeError(f"orders is {self.orders!r}", "it lists the orders", "orders=range(4)")
         if len(self.orders) == 0:
             raise ArgumentError(
                 "TaylorResidual needs at least one order", "it would contribute nothing", "orders=range(4)"
@@ -216,14 +262,14 @@ class TaylorResidual:
 
     def blocks(self, problem: Any, dtype: torch.dtype, device: torch.device) -> list[Block]:
         """Return one block with a row for each order."""
-        points, orders = column(self.points, dtype, device), list(self.orders)
+        points, orders = points_in(self.points, problem, dtype, device), list(self.orders)
         equation, need = problem.equation(self.equation)
 
         def rows(u: Field, p: Parameters, x: Field) -> Tensor:
             residual = series_of(equation(u, p, x))
-            return torch.stack([residual.coefficient(j).reshape(len(points)) for j in orders])
+            return torch.stack([per_point(residual.coefficient(j), points, what) for j in orders])
 
-        name = f"taylor[{self.equation}]"
+        what, name = f"the residual of equation {self.equation}", f"taylor[{self.equation}]"
         return [Block(name, points, need + max(orders), rows, points.new_full((len(orders),), self.weight))]
 
 
@@ -243,10 +289,22 @@ def residual_block(
 
     def rows(u: Field, p: Parameters, x: Field) -> Tensor:
         residual = series_of(equation(u, p, x))
-        return torch.stack([residual.derivative(k).reshape(len(points)) for k in range(len(sobolev) + 1)])
+        derivatives = [residual.derivative(k) for k in range(len(sobolev) + 1)]
+        return torch.stack([per_point(d, points, f"the residual of {name}") for d in derivatives])
 
     weights = points.new_tensor([weight, *[weight * w for w in sobolev]])
     return Block(name, points, need + len(sobolev), rows, weights)
+
+
+def per_point(values: Tensor, points: Tensor, what: str) -> Tensor:
+    """Return one number per point, shape (N,)."""
+    if values.shape not in ((len(points), 1), (len(points),)):
+        raise ShapeError(
+            f"{what} has shape {tuple(values.shape)} at {len(points)} point(s)",
+            "it must be one number for each point: shape (N, 1)",
+            "one equation for each component; a network with one output",
+        )
+    return values.reshape(len(points))
 
 
 def series_of(residual: Any) -> Jet:

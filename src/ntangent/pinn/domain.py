@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import keyword
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from ntangent._base.check import check_choice
 from ntangent._base.errors import ArgumentError, ProblemError
+from ntangent.pinn.field import Field
 
 
 @dataclass(frozen=True, init=False)
@@ -22,20 +25,7 @@ class Box:
     def __init__(self, **intervals: tuple[float, float]) -> None:
         if not intervals:
             raise ProblemError("a box needs at least one coordinate", "", "Box(x=(-1, 1))")
-        rows = []
-        for name, ends in intervals.items():
-            if name in RESERVED:
-                raise ArgumentError(
-                    f"{name!r} cannot name a coordinate", "fields use it", f"Box({name}_={ends})"
-                )
-            low, high = (float(end) for end in ends)
-            if not (low < high and abs(low) != float("inf") and abs(high) != float("inf")):
-                raise ArgumentError(
-                    f"the interval of {name} is ({low}, {high})",
-                    "it must be finite with its lower end first",
-                    f"Box({name}=({min(low, high)}, {max(low, high) or 1.0}))",
-                )
-            rows.append((name, low, high))
+        rows = [(_name(name), *_ends(name, ends)) for name, ends in intervals.items()]
         object.__setattr__(self, "intervals", tuple(rows))
 
     def __repr__(self) -> str:
@@ -60,8 +50,39 @@ class Box:
         check_choice(name, self.names, "coordinate")
         return next((low, high) for known, low, high in self.intervals if known == name)
 
+    def holds(self, name: str, x: float) -> bool:
+        """Return whether a number lies in the interval of a coordinate, within rounding to float32."""
+        low, high = self.interval(name)
+        slack = 1e-6 * (high - low)
+        return low - slack <= x <= high + slack
 
-# Attributes of a field: a coordinate of the same name could not be told from them.
-RESERVED: frozenset[Any] = frozenset(
-    {"d", "t_", "value", "shape", "data", "order", "dtype", "device", "degree"}
-)
+
+# Attributes of a field and arguments of a condition: a coordinate of that name would hide behind them.
+RESERVED = frozenset({*dir(Field), "value", "weight", "self"})
+
+
+def _name(name: str) -> str:
+    if name in RESERVED or name.startswith("_") or keyword.iskeyword(name) or not name.isidentifier():
+        raise ArgumentError(
+            f"{name!r} cannot name a coordinate",
+            "fields or conditions already use this name" if name in RESERVED else "u.NAME must be readable",
+            "Box(x=(-1, 1))",
+        )
+    return name
+
+
+def _ends(name: str, ends: Any) -> tuple[float, float]:
+    try:
+        low, high = (float(end) for end in ends)
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            f"the interval of {name} is {ends!r}", "it has a lower and an upper end", f"Box({name}=(-1, 1))"
+        ) from None
+    if math.isfinite(low) and math.isfinite(high) and low < high:
+        return low, high
+    fix = (high, low) if high < low and math.isfinite(high - low) else (-1.0, 1.0)
+    raise ArgumentError(
+        f"the interval of {name} is ({low}, {high})",
+        "it must be finite with its lower end first",
+        f"Box({name}={fix})",
+    )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ntangent._base.errors import ArgumentError, ProblemError
 from ntangent.jet import Jet, variable
+from ntangent.jet.execute import run
 from ntangent.pinn.conditions import Condition, Equation, series_of
 from ntangent.pinn.domain import Box
 from ntangent.pinn.field import Field, Parameters
@@ -19,8 +20,8 @@ from ntangent.pinn.unknown import Unknown
 
 Net = Callable[[Any], Any]
 Ansatz = Callable[[Net, Any], Any]
-# Orders tried when counting how many derivatives an equation takes.
-PROBE_ORDERS = (8, 32)
+# Orders tried when counting how many derivatives an equation takes; 170! is the last in range.
+PROBE_ORDERS = (8, 32, 170)
 
 
 def plain(net: Net, x: Any) -> Any:
@@ -70,6 +71,7 @@ class Problem:
     extent: Box | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.domain.dimension != 1:
             raise ProblemError(
                 f"the domain has {self.domain.dimension} coordinates",
@@ -80,13 +82,48 @@ class Problem:
             raise ProblemError(
                 "the problem has no equation and no condition", "there is nothing to solve", "equations=[...]"
             )
-        unknown_names = set(self.expected) - set(self.unknowns)
-        if unknown_names:
+        strangers = sorted(set(self.expected) - set(self.unknowns))
+        if strangers:
             raise ProblemError(
-                f"expected values are given for {sorted(unknown_names)}, which are not unknowns",
+                f"expected values are given for {strangers}, which are not unknowns",
                 f"the unknowns are {sorted(self.unknowns)}",
-                f"unknowns={{{sorted(unknown_names)[0]!r}: Unknown(1.0)}}",
+                f"unknowns={{{strangers[0]!r}: Unknown(1.0)}}",
             )
+        if self.extent is not None:
+            low, high = self.domain.interval(self.coordinate)
+            if self.extent.names != self.domain.names or not (
+                self.extent.holds(self.coordinate, low) and self.extent.holds(self.coordinate, high)
+            ):
+                raise ProblemError(
+                    f"the extent {self.extent} does not contain {self.domain}", "", f"extent={self.domain}"
+                )
+
+    def _check_types(self) -> None:
+        """Refuse fields of the wrong type here, where the statement is, and not deep in a training."""
+        expected: list[tuple[Any, Any, str, str]] = [
+            (self.domain, Box, "domain", "Box(x=(-1, 1))"),
+            (self.extent, Box | None, "extent", "Box(x=(-1, 1))"),
+            (self.equations, Sequence, "equations", "equations=[lambda u: u.xx + u]"),
+            (self.conditions, Sequence, "conditions", "conditions=[Dirichlet(x=0.0)]"),
+            (self.unknowns, Mapping, "unknowns", 'unknowns={"k": Unknown(1.0)}'),
+            (self.expected, Mapping, "expected", 'expected={"k": 1.0}'),
+            (self.ansatz, Callable, "ansatz", "ansatz=plain"),
+        ]
+        for value, kind, name, fix in expected:
+            if not isinstance(value, kind):
+                raise ProblemError(f"{name} is {value!r}", "", fix)
+        for condition in self.conditions:
+            if not isinstance(condition, Condition):
+                raise ProblemError(
+                    f"{condition!r} is not a condition", "it has no method `blocks`", "Dirichlet(x=0.0)"
+                )
+        for name, unknown in self.unknowns.items():
+            if not isinstance(unknown, Unknown):
+                raise ProblemError(
+                    f"the unknown {name!r} is {unknown!r}", "", f'unknowns={{"{name}": Unknown(1.0)}}'
+                )
+            if not (isinstance(name, str) and name.isidentifier()) or name.startswith("_"):
+                raise ProblemError(f"{name!r} cannot name an unknown", "p.NAME must be readable", '"k"')
 
     @property
     def coordinate(self) -> str:
@@ -106,7 +143,7 @@ class Problem:
             raise ProblemError(
                 f"there is no equation {index}", f"the problem has {len(self.equations)}", "equation=0"
             )
-        equation = _three_arguments(self.equations[index])
+        equation = _three_arguments(self.equations[index], self.coordinate)
         low, high = self.domain.interval(self.coordinate)
         x = torch.tensor([[0.75 * low + 0.25 * high]], dtype=torch.float64)
         parameters = Parameters(
@@ -115,9 +152,8 @@ class Problem:
         for order in PROBE_ORDERS:
             argument = variable(x, order)
             try:
-                residual = equation(
-                    Field(torch.sin(argument), self.coordinate), parameters, Field(argument, self.coordinate)
-                )
+                u = Field(argument.sin(), self.coordinate)
+                residual = equation(u, parameters, Field(argument, self.coordinate))
             except ArgumentError:
                 if order == PROBE_ORDERS[-1]:
                     raise
@@ -134,25 +170,48 @@ class Problem:
             order: order of the series.
         """
         argument = variable(x, order)
-        u = self.ansatz(net, argument)
+        # Through `run`, the network takes its fastest backend inside any ansatz.
+        u = self.ansatz(lambda x: run(net, x) if isinstance(x, Jet) else net(x), argument)
         if not isinstance(u, Jet):
-            raise ProblemError(f"the ansatz returned {type(u).__name__}", "", "ansatz=lambda net, x: net(x)")
+            raise ProblemError(
+                f"the ansatz returned {type(u).__name__}, not a series",
+                "the field must be computed from its argument x",
+                "ansatz=lambda net, x: net(x)",
+            )
+        if u.shape != (len(x), 1):
+            raise ProblemError(
+                f"the field has shape {tuple(u.shape)} at {len(x)} point(s)",
+                "a problem has one field with one value for each point: shape (N, 1)",
+                "MLP(1, 1), or ansatz=lambda net, x: net(x)[:, :1]",
+            )
         return Field(u, self.coordinate), Field(argument, self.coordinate)
 
 
-def _three_arguments(equation: Callable[..., Any]) -> Equation:
+def _three_arguments(equation: Callable[..., Any], coordinate: str) -> Equation:
     """Return the equation as a function of (u, p, x), whichever of them it takes."""
-    try:
-        count = len([
-            p for p in inspect.signature(equation).parameters.values()
-            if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        ])  # fmt: skip
-    except (TypeError, ValueError):
-        count = 3
-    if not 1 <= count <= 3:
+    if not callable(equation):
         raise ProblemError(
-            f"an equation takes {count} arguments",
-            "it is called with the field, the parameters and the coordinate",
-            "lambda u, p, x: u.x + p.k * x * u",
+            f"an equation is {equation!r}", "it is a function of the field", "lambda u: u.xx + u"
         )
-    return lambda *arguments: equation(*arguments[:count])
+    try:
+        parameters = list(inspect.signature(equation).parameters.values())
+    except (TypeError, ValueError):
+        return equation
+    fix = f"lambda u, p, {coordinate}: u.{coordinate} + p.k * {coordinate} * u"
+    needed = [p for p in parameters if p.default is p.empty]
+    if any(p.kind is p.KEYWORD_ONLY for p in needed):
+        raise ProblemError(
+            f"an equation takes {', '.join(p.name for p in needed)}, some of them by keyword only",
+            "it is called with the field, the parameters and the coordinate, in this order",
+            fix,
+        )
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return equation
+    names = [p.name for p in needed if p.kind is not p.VAR_KEYWORD]
+    if not 1 <= len(names) <= 3 or names[1:2] == [coordinate]:
+        raise ProblemError(
+            f"an equation takes {len(names)} argument(s): {', '.join(names)}",
+            "it is called with the field, the parameters and the coordinate, in this order",
+            fix,
+        )
+    return lambda *arguments: equation(*arguments[: len(names)])

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ntangent._base.check import check_positive
+from ntangent._base.check import check_order, check_positive
 from ntangent._base.errors import ArgumentError
 from ntangent.pinn.domain import Box
 
@@ -25,7 +25,8 @@ class Sampler(Protocol):
 def _scale(unit: Tensor, domain: Box) -> Tensor:
     low = unit.new_tensor([a for _, a, _ in domain.intervals])
     high = unit.new_tensor([b for _, _, b in domain.intervals])
-    return low + (high - low) * unit
+    # Measured from the nearer end: both ends come out exact, and rounding never leaves the domain.
+    return torch.where(unit < 0.5, low + (high - low) * unit, high - (high - low) * (1 - unit))
 
 
 def _tensor_product(line: Tensor, dimension: int) -> Tensor:
@@ -89,6 +90,7 @@ class Uniform:
 
     def __post_init__(self) -> None:
         check_positive(self.n, "n", integer=True)
+        check_order(self.seed, "seed")
 
     def points(self, domain: Box, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return the points, shape (n, d); the same for the same seed on every device."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntangent._base.errors import RunFolderError
+from ntangent._base.errors import RunFolderError, ShapeError
 from ntangent.pinn.conditions import column, residual_block
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.objective import PinnObjective
@@ -18,6 +18,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ntangent.run import Outcome, RunFolder
+
+
+def exact(problem: Problem, x: Tensor, order: int) -> Tensor:
+    """Return the reference and its derivatives, shape (order+1, N).
+
+    Raises:
+        ShapeError: if the reference returns anything else.
+    """
+    assert problem.reference is not None
+    values = torch.as_tensor(problem.reference(x, order), dtype=x.dtype, device=x.device).detach()
+    if values.shape != (order + 1, len(x)):
+        raise ShapeError(
+            f"the reference has shape {tuple(values.shape)} for {len(x)} points and order {order}",
+            f"it returns the derivatives of order 0..order as rows: shape {(order + 1, len(x))}",
+            "lambda x, order: torch.stack([torch.sin(x + k * torch.pi / 2) for k in range(order + 1)])",
+        )
+    return values
 
 
 class Solution:
@@ -79,12 +96,12 @@ class Solution:
             (order+1, N) where the problem has a reference.
         """
         if order is None:
-            order = max(block.order for block in self.objective.blocks)
+            order = self.objective.order
         (_, low, high), *_ = (self.problem.extent or self.problem.domain).intervals
         x = torch.linspace(low, high, points, dtype=self.objective.dtype, device=self.objective.device)
         arrays = {"x": x, "derivatives": self.derivatives(x, order), "residuals": self.residuals(x)}
         if self.problem.reference is not None:
-            arrays["exact"] = self.problem.reference(x, order)
+            arrays["exact"] = exact(self.problem, x, order)
         return {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
 
     def summary(self, arrays: dict[str, np.ndarray[Any, Any]] | None = None) -> dict[str, Any]:
@@ -122,12 +139,13 @@ class Solution:
             RunFolderError: if the problem was solved without a run folder.
             MissingExtraError: if matplotlib or jinja2 is not installed.
         """
-        from ntangent.report import write_report
-
         if self.folder is None:
             raise RunFolderError(
                 "this solution has no run folder",
                 "a report is made from a run's files",
                 'solve(..., run_dir="runs/name")',
             )
-        return write_report(self.folder.path)
+        from ntangent.report import write_report
+
+        path: Path = write_report(self.folder.path)
+        return path

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ntangent._base.check import FLOATS, check_order
+from ntangent._base.check import FLOATS, check_order, check_points
 from ntangent._base.describe import describe
-from ntangent._base.errors import ArgumentError, DtypeError
+from ntangent._base.errors import ArgumentError, DtypeError, ProblemError, ShapeError
 from ntangent._base.protocols import Stage
-from ntangent.pinn.objective import PinnObjective
+from ntangent.pinn.domain import Box
+from ntangent.pinn.objective import PinnObjective, check_weights
 from ntangent.pinn.problem import Problem
 from ntangent.pinn.sampling import Chebyshev, Sampler
-from ntangent.pinn.solution import Solution
+from ntangent.pinn.solution import Solution, exact
 from ntangent.run import Callback, Outcome, Progress, RunFolder, run_config, train
 
 
@@ -64,28 +65,14 @@ def solve(
         ConvergenceError: if the loss becomes non-finite.
     """
     dtype, device = _home(net)
-    if not stages:
-        raise ArgumentError(
-            "there are no stages", "nothing would be trained", "stages=[optim.LevenbergMarquardt(200)]"
-        )
-    if resume and run_dir is None:
-        raise ArgumentError(
-            "resume needs a run folder",
-            "checkpoints live there",
-            'solve(..., run_dir="runs/name", resume=True)',
-        )
-    if resume and overwrite:
-        raise ArgumentError(
-            "resume and overwrite exclude each other",
-            "one keeps the run, the other replaces it",
-            "resume=True",
-        )
+    _check_options(stages, run_dir, resume, overwrite)
     sampler = sampler or Chebyshev(128)
-    weights = (
-        [1.0] * check_order(sobolev, "sobolev") if isinstance(sobolev, int) else [float(w) for w in sobolev]
-    )
-    points = sampler.points(problem.domain, dtype, device)
+    weights = _sobolev_weights(sobolev)
+    points = _collocation(sampler, problem.domain, dtype, device)
     objective = PinnObjective(problem, net, points, weights)
+    if problem.reference is not None:
+        # Now, not after the training: a reference of the wrong shape would lose the result.
+        exact(problem, points[:3, 0], objective.order)
     folder = None
     if run_dir is not None:
         given = dict(recipe or {"problem": "python", "options": {}})
@@ -114,6 +101,63 @@ def finish(objective: PinnObjective, outcome: Outcome, folder: RunFolder | None)
         folder.write_evaluation(arrays)
         folder.write_result(solution.summary(arrays))
     return solution
+
+
+def _check_options(stages: Any, run_dir: Any, resume: bool, overwrite: bool) -> None:
+    if not isinstance(stages, Sequence) or not all(isinstance(stage, Stage) for stage in stages):
+        raise ArgumentError(
+            f"stages is {stages!r}", "it lists optimisers", "stages=[optim.LevenbergMarquardt(200)]"
+        )
+    if not stages:
+        raise ArgumentError(
+            "there are no stages", "nothing would be trained", "stages=[optim.LevenbergMarquardt(200)]"
+        )
+    if resume and run_dir is None:
+        raise ArgumentError(
+            "resume needs a run folder",
+            "checkpoints live there",
+            'solve(..., run_dir="runs/name", resume=True)',
+        )
+    if resume and overwrite:
+        raise ArgumentError(
+            "resume and overwrite exclude each other",
+            "one keeps the run, the other replaces it",
+            "resume=True",
+        )
+
+
+def _sobolev_weights(sobolev: Any) -> list[float]:
+    if isinstance(sobolev, Sequence) and not isinstance(sobolev, str):
+        return check_weights(sobolev, "sobolev")
+    return [1.0] * check_order(sobolev, "sobolev")
+
+
+def _collocation(sampler: Sampler, domain: Box, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a sampler's points if they are points of the domain."""
+    if not hasattr(sampler, "points"):
+        raise ArgumentError(f"sampler is {sampler!r}", "it has no method `points`", "sampler=Chebyshev(128)")
+    points = check_points(sampler.points(domain, dtype, device), "the sampler's points")
+    if points.shape[1] != domain.dimension or len(points) == 0:
+        raise ShapeError(
+            f"the sampler's points have shape {tuple(points.shape)}",
+            f"at least one point with {domain.dimension} coordinate(s) is expected",
+            "Chebyshev(128)",
+        )
+    if (points.dtype, points.device) != (dtype, device):
+        raise DtypeError(
+            f"the sampler's points are {points.dtype} on {points.device}",
+            f"the network is {dtype} on {device}",
+            "points.to(dtype=dtype, device=device)",
+        )
+    for name, values in zip(domain.names, points.T, strict=True):
+        ends = float(values.min()), float(values.max())
+        if not all(domain.holds(name, end) for end in ends):
+            raise ProblemError(
+                f"the sampler's points reach from {ends[0]} to {ends[1]} in {name}",
+                f"they lie outside {domain}",
+                "Chebyshev(128)",
+            )
+    return points
 
 
 def _home(net: Any) -> tuple[torch.dtype, torch.device]:

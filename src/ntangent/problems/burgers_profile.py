@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ntangent import optim
-from ntangent._base.check import check_positive
+from ntangent._base.check import check_order, check_positive
 from ntangent._base.errors import ArgumentError
 from ntangent._base.protocols import Stage
 from ntangent.jet import MLP
@@ -37,7 +37,8 @@ def exact_profile(x: Tensor, order: int, k: int) -> Tensor:
         order: highest derivative.
         k: index of the profile.
     """
-    n = 2 * k + 1
+    order = check_order(order)
+    n = 2 * check_positive(k, "k", integer=True) + 1
     points = x.detach().cpu().double().numpy()
     size = np.abs(points)
     v = np.minimum(size, size ** (1.0 / n))

@@ -19,7 +19,10 @@ class Recipe(Protocol):
     taken from the ``Args`` of the docstring.
     """
 
-    seed: int
+    @property
+    def seed(self) -> int:
+        """Seed of the network."""
+        ...
 
     def problem(self) -> Problem:
         """Return the problem."""

@@ -13,10 +13,11 @@ from ntangent._base.errors import CheckpointError, RunFolderError
 from ntangent.run.callbacks import EndRecord, Record, StageRecord
 from ntangent.run.files import jsonable, number
 
+locks: Any
 try:
-    import fcntl
-except ImportError:  # not a POSIX system: no lock there
-    fcntl = None  # type: ignore[assignment]
+    import fcntl as locks
+except ImportError:  # no such locks on this system
+    locks = None
 
 # repr of a float reads back to the same bits; NaN is refused here and spelt out below.
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
@@ -75,10 +76,10 @@ class MetricsWriter:
         self._flushed = time.perf_counter()
 
     def _lock(self, path: Path) -> None:
-        if fcntl is None:
+        if locks is None:
             return
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.flock(self._file, locks.LOCK_EX | locks.LOCK_NB)
         except BlockingIOError:
             raise RunFolderError(
                 f"another process is training in {path.parent}",

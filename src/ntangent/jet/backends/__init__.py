@@ -1,0 +1,1 @@
+"""Backends: the same rules, executed by compiled kernels."""
