@@ -1,5 +1,10 @@
 """Truncated Taylor series through networks."""
 
+from ntangent.jet import attention as attention
+from ntangent.jet import convolution as convolution
+from ntangent.jet import functions as functions
+from ntangent.jet import nested as nested
+from ntangent.jet import products as products
 from ntangent.jet.api import derivatives as derivatives
 from ntangent.jet.api import jet as jet
 from ntangent.jet.api import variable as variable

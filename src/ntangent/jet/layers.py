@@ -310,14 +310,6 @@ def _lift_linear(function: Any, count: int) -> Callable[..., Jet]:
     return apply
 
 
-linear_rule(torch.sum, torch.Tensor.sum, torch.mean, torch.Tensor.mean)
-linear_rule(torch.reshape, torch.Tensor.reshape, torch.Tensor.view, torch.flatten, torch.Tensor.flatten)
-linear_rule(torch.unsqueeze, torch.Tensor.unsqueeze, torch.squeeze, torch.Tensor.squeeze)
-linear_rule(torch.transpose, torch.Tensor.transpose, torch.movedim, torch.Tensor.movedim, torch.permute)
-linear_rule(torch.Tensor.permute, torch.Tensor.t, torch.t, torch.cumsum, torch.Tensor.cumsum, torch.flip)
-linear_rule(torch.Tensor.flip, torch.Tensor.expand, torch.cat, torch.concat, torch.stack)
-
-
 _index = _lift_linear(torch.Tensor.__getitem__, 1)
 
 
