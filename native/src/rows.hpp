@@ -358,8 +358,247 @@ template <class T> struct Row8 {
     }
 };
 
-// exp
+// asin
 template <class T> struct Row9 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "asin#34bb047751fc";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_asin<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)], p2[cap(N)];
+        z1[0] = start[0];
+        z2[0] = start[1];
+        q0[0] = square(z2, 0);
+        q1[0] = convolve(z2, q0, 0);
+        q2[0] = convolve(a, q1, 0);
+        p1[0] = z2[0];
+        p2[0] = q2[0];
+        y[0] = z1[0];
+        s[0] = p1[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
+            q0[k] = square(z2, k);
+            q1[k] = convolve(z2, q0, k);
+            q2[k] = convolve(a, q1, k);
+            p1[k] = z2[k];
+            p2[k] = q2[k];
+            y[k] = z1[k];
+            s[k] = p1[k];
+        }
+    }
+};
+
+// acos
+template <class T> struct Row10 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "acos#d27ebdf85ed8";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_acos<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)], p2[cap(N)];
+        z1[0] = start[0];
+        z2[0] = start[1];
+        q0[0] = square(z2, 0);
+        q1[0] = convolve(z2, q0, 0);
+        q2[0] = convolve(a, q1, 0);
+        p1[0] = T(-1.0) * z2[0];
+        p2[0] = q2[0];
+        y[0] = z1[0];
+        s[0] = p1[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
+            q0[k] = square(z2, k);
+            q1[k] = convolve(z2, q0, k);
+            q2[k] = convolve(a, q1, k);
+            p1[k] = T(-1.0) * z2[k];
+            p2[k] = q2[k];
+            y[k] = z1[k];
+            s[k] = p1[k];
+        }
+    }
+};
+
+// acosh
+template <class T> struct Row11 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "acosh#09e00fe7d97b";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_acosh<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)], p2[cap(N)];
+        z1[0] = start[0];
+        z2[0] = start[1];
+        q0[0] = square(z2, 0);
+        q1[0] = convolve(z2, q0, 0);
+        q2[0] = convolve(a, q1, 0);
+        p1[0] = z2[0];
+        p2[0] = T(-1.0) * q2[0];
+        y[0] = z1[0];
+        s[0] = p1[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
+            q0[k] = square(z2, k);
+            q1[k] = convolve(z2, q0, k);
+            q2[k] = convolve(a, q1, k);
+            p1[k] = z2[k];
+            p2[k] = T(-1.0) * q2[k];
+            y[k] = z1[k];
+            s[k] = p1[k];
+        }
+    }
+};
+
+// atanh
+template <class T> struct Row12 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "atanh#12f90e182de4";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_atanh<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
+        z1[0] = start[0];
+        z2[0] = start[1];
+        q0[0] = square(z2, 0);
+        q1[0] = convolve(a, q0, 0);
+        p1[0] = z2[0];
+        p2[0] = T(2.0) * q1[0];
+        y[0] = z1[0];
+        s[0] = p1[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
+            q0[k] = square(z2, k);
+            q1[k] = convolve(a, q0, k);
+            p1[k] = z2[k];
+            p2[k] = T(2.0) * q1[k];
+            y[k] = z1[k];
+            s[k] = p1[k];
+        }
+    }
+};
+
+// erfinv
+template <class T> struct Row13 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "erfinv#f8793fc10365";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_erfinv<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
+        z1[0] = start[0];
+        z2[0] = start[1];
+        q0[0] = square(z2, 0);
+        q1[0] = convolve(z1, q0, 0);
+        p1[0] = z2[0];
+        p2[0] = T(2.0) * q1[0];
+        y[0] = z1[0];
+        s[0] = p1[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
+            q0[k] = square(z2, k);
+            q1[k] = convolve(z1, q0, k);
+            p1[k] = z2[k];
+            p2[k] = T(2.0) * q1[k];
+            y[k] = z1[k];
+            s[k] = p1[k];
+        }
+    }
+};
+
+// softsign
+template <class T> struct Row14 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "softsign#de81461c275c";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_softsign<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p2[cap(N)];
+        z2[0] = start[1];
+        q0[0] = square(z2, 0);
+        q1[0] = convolve(a, z2, 0);
+        q2[0] = convolve(a, q0, 0);
+        p2[0] = T(-1.0) * m1 * q0[0];
+        y[0] = q1[0];
+        s[0] = z2[0] + T(-1.0) * m1 * q2[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z2[k] = advance(b, p2, k, degree);
+            q0[k] = square(z2, k);
+            q1[k] = convolve(a, z2, k);
+            q2[k] = convolve(a, q0, k);
+            p2[k] = T(-1.0) * m1 * q0[k];
+            y[k] = q1[k];
+            s[k] = z2[k] + T(-1.0) * m1 * q2[k];
+        }
+    }
+};
+
+// exp
+template <class T> struct Row15 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "exp#52ed98af22fb";
     static constexpr Keep keep = Keep(0);
@@ -398,7 +637,7 @@ template <class T> struct Row9 {
 };
 
 // expm1
-template <class T> struct Row10 {
+template <class T> struct Row16 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "expm1#f312d785a2ae";
     static constexpr Keep keep = Keep(0);
@@ -437,7 +676,7 @@ template <class T> struct Row10 {
 };
 
 // log
-template <class T> struct Row11 {
+template <class T> struct Row17 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "log#38d49f4d3839";
     static constexpr Keep keep = Keep(2);
@@ -474,7 +713,7 @@ template <class T> struct Row11 {
 };
 
 // log1p
-template <class T> struct Row12 {
+template <class T> struct Row18 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "log1p#16184f459c36";
     static constexpr Keep keep = Keep(2);
@@ -511,7 +750,7 @@ template <class T> struct Row12 {
 };
 
 // sqrt
-template <class T> struct Row13 {
+template <class T> struct Row19 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "sqrt#4604264e0d07";
     static constexpr Keep keep = Keep(2);
@@ -550,7 +789,7 @@ template <class T> struct Row13 {
 };
 
 // rsqrt
-template <class T> struct Row14 {
+template <class T> struct Row20 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "rsqrt#78df7bd5b539";
     static constexpr Keep keep = Keep(0);
@@ -598,7 +837,7 @@ template <class T> struct Row14 {
 };
 
 // reciprocal
-template <class T> struct Row15 {
+template <class T> struct Row21 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "reciprocal#c21361badb8d";
     static constexpr Keep keep = Keep(0);
@@ -642,7 +881,7 @@ template <class T> struct Row15 {
 };
 
 // square
-template <class T> struct Row16 {
+template <class T> struct Row22 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "square#b1b99a9b5a0d";
     static constexpr Keep keep = Keep(2);
@@ -668,7 +907,7 @@ template <class T> struct Row16 {
 };
 
 // identity
-template <class T> struct Row17 {
+template <class T> struct Row23 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "identity#1c85004d59c6";
     static constexpr Keep keep = Keep(1);
@@ -699,7 +938,7 @@ template <class T> struct Row17 {
 };
 
 // softplus
-template <class T> struct Row18 {
+template <class T> struct Row24 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "softplus#d2a1cd85702f";
     static constexpr Keep keep = Keep(2);
@@ -736,7 +975,7 @@ template <class T> struct Row18 {
 };
 
 // logsigmoid
-template <class T> struct Row19 {
+template <class T> struct Row25 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "logsigmoid#799881b79832";
     static constexpr Keep keep = Keep(2);
@@ -773,7 +1012,7 @@ template <class T> struct Row19 {
 };
 
 // silu
-template <class T> struct Row20 {
+template <class T> struct Row26 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "silu#d167db7fa4a4";
     static constexpr Keep keep = Keep(2);
@@ -810,7 +1049,7 @@ template <class T> struct Row20 {
 };
 
 // mish
-template <class T> struct Row21 {
+template <class T> struct Row27 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "mish#648aa67e2f39";
     static constexpr Keep keep = Keep(2);
@@ -857,7 +1096,7 @@ template <class T> struct Row21 {
 };
 
 // erf
-template <class T> struct Row22 {
+template <class T> struct Row28 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "erf#0a74451d285d";
     static constexpr Keep keep = Keep(2);
@@ -894,7 +1133,7 @@ template <class T> struct Row22 {
 };
 
 // erfc
-template <class T> struct Row23 {
+template <class T> struct Row29 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "erfc#51745a7a61ff";
     static constexpr Keep keep = Keep(2);
@@ -931,7 +1170,7 @@ template <class T> struct Row23 {
 };
 
 // gelu
-template <class T> struct Row24 {
+template <class T> struct Row30 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "gelu#761b2de9862e";
     static constexpr Keep keep = Keep(2);
@@ -970,7 +1209,7 @@ template <class T> struct Row24 {
 };
 
 // gaussian
-template <class T> struct Row25 {
+template <class T> struct Row31 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "gaussian#a40c0fe4564e";
     static constexpr Keep keep = Keep(2);
@@ -1003,7 +1242,7 @@ template <class T> struct Row25 {
 };
 
 // tanhshrink
-template <class T> struct Row26 {
+template <class T> struct Row32 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "tanhshrink#33da1b66e063";
     static constexpr Keep keep = Keep(2);
@@ -1036,7 +1275,7 @@ template <class T> struct Row26 {
 };
 
 // gelu_tanh
-template <class T> struct Row27 {
+template <class T> struct Row33 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "gelu_tanh#c60b6b396598";
     static constexpr Keep keep = Keep(2);
@@ -1081,7 +1320,7 @@ template <class T> struct Row27 {
 };
 
 // relu
-template <class T> struct Row28 {
+template <class T> struct Row34 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "relu#b820a2a60db8";
     static constexpr Keep keep = Keep(1);
@@ -1114,7 +1353,7 @@ template <class T> struct Row28 {
 };
 
 // abs
-template <class T> struct Row29 {
+template <class T> struct Row35 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "abs#b2d9fd7493fc";
     static constexpr Keep keep = Keep(1);
@@ -1147,7 +1386,7 @@ template <class T> struct Row29 {
 };
 
 // relu6
-template <class T> struct Row30 {
+template <class T> struct Row36 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "relu6#d471acca5cf5";
     static constexpr Keep keep = Keep(1);
@@ -1180,8 +1419,71 @@ template <class T> struct Row30 {
     }
 };
 
+// hardswish
+template <class T> struct Row37 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "hardswish#89a46589faf8";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_hardswish<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        const V m2 = start[1];
+        V q0[cap(N)];
+        q0[0] = square(a, 0);
+        y[0] = m2 * a[0] + T(0.5) * m1 * a[0] + T(0.16666666666666666) * m1 * q0[0];
+        s[0] = m2 + T(0.5) * m1 + T(0.3333333333333333) * m1 * a[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            q0[k] = square(a, k);
+            y[k] = m2 * a[k] + T(0.5) * m1 * a[k] + T(0.16666666666666666) * m1 * q0[k];
+            s[k] = T(0.3333333333333333) * m1 * a[k];
+        }
+    }
+};
+
+// hardsigmoid
+template <class T> struct Row38 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "hardsigmoid#9ffff7d5c0c3";
+    static constexpr Keep keep = Keep(1);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_hardsigmoid<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        const V m2 = start[1];
+        y[0] = m2 + m1 * a[0];
+        s[0] = V{} + m1;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            y[k] = m1 * a[k];
+        }
+    }
+    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
+        const int n = N ? N : order;
+        (void)n, (void)y;
+        s[0] = s0;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            s[k] = V{};
+        }
+    }
+};
+
 // elu[1.0,1.0]
-template <class T> struct Row31 {
+template <class T> struct Row39 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "elu[1.0,1.0]#a3bfa4ce0c4c";
     static constexpr Keep keep = Keep(2);
@@ -1213,7 +1515,7 @@ template <class T> struct Row31 {
 };
 
 // elu[1.6732632423543772,1.0507009873554805]
-template <class T> struct Row32 {
+template <class T> struct Row40 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "elu[1.6732632423543772,1.0507009873554805]#bf854016a750";
     static constexpr Keep keep = Keep(2);
@@ -1245,7 +1547,7 @@ template <class T> struct Row32 {
 };
 
 // leaky_relu[0.01]
-template <class T> struct Row33 {
+template <class T> struct Row41 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "leaky_relu[0.01]#0a0214c51f3f";
     static constexpr Keep keep = Keep(1);
@@ -1277,8 +1579,176 @@ template <class T> struct Row33 {
     }
 };
 
+// hardtanh[-1.0,1.0]
+template <class T> struct Row42 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "hardtanh[-1.0,1.0]#e156dbd470f8";
+    static constexpr Keep keep = Keep(1);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(-1.0), T(1.0)};
+        start_hardtanh<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        const V m2 = start[1];
+        y[0] = m2 + m1 * a[0];
+        s[0] = V{} + m1;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            y[k] = m1 * a[k];
+        }
+    }
+    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
+        const int n = N ? N : order;
+        (void)n, (void)y;
+        s[0] = s0;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            s[k] = V{};
+        }
+    }
+};
+
+// softshrink[0.5]
+template <class T> struct Row43 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "softshrink[0.5]#a5cc1b9aa5eb";
+    static constexpr Keep keep = Keep(1);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0.5)};
+        start_softshrink<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        const V m2 = start[1];
+        y[0] = m2 + m1 * a[0];
+        s[0] = V{} + m1;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            y[k] = m1 * a[k];
+        }
+    }
+    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
+        const int n = N ? N : order;
+        (void)n, (void)y;
+        s[0] = s0;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            s[k] = V{};
+        }
+    }
+};
+
+// hardshrink[0.5]
+template <class T> struct Row44 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "hardshrink[0.5]#8e6ff696c01d";
+    static constexpr Keep keep = Keep(1);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0.5)};
+        start_hardshrink<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        const V m2 = start[1];
+        y[0] = m2 + m1 * a[0];
+        s[0] = V{} + m1;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            y[k] = m1 * a[k];
+        }
+    }
+    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
+        const int n = N ? N : order;
+        (void)n, (void)y;
+        s[0] = s0;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            s[k] = V{};
+        }
+    }
+};
+
+// threshold[0.5,-1.0]
+template <class T> struct Row45 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "threshold[0.5,-1.0]#0143b36bdea2";
+    static constexpr Keep keep = Keep(1);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0.5), T(-1.0)};
+        start_threshold<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        const V m2 = start[1];
+        y[0] = m2 + m1 * a[0];
+        s[0] = V{} + m1;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            y[k] = m1 * a[k];
+        }
+    }
+    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
+        const int n = N ? N : order;
+        (void)n, (void)y;
+        s[0] = s0;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            s[k] = V{};
+        }
+    }
+};
+
+// celu[2.0]
+template <class T> struct Row46 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "celu[2.0]#2237b59aef9b";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(2.0)};
+        start_celu<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z2[cap(N)], p2[cap(N)];
+        z2[0] = start[1];
+        p2[0] = T(0.5) * z2[0];
+        y[0] = T(-2.0) + T(2.0) * z2[0] + T(2.0) * m1 + T(-2.0) * m1 * z2[0] + m1 * a[0];
+        s[0] = z2[0] + m1 + T(-1.0) * m1 * z2[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z2[k] = advance(b, p2, k, degree);
+            p2[k] = T(0.5) * z2[k];
+            y[k] = T(2.0) * z2[k] + T(-2.0) * m1 * z2[k] + m1 * a[k];
+            s[k] = z2[k] + T(-1.0) * m1 * z2[k];
+        }
+    }
+};
+
 // relu_power[2]
-template <class T> struct Row34 {
+template <class T> struct Row47 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "relu_power[2]#41bb5850ee90";
     static constexpr Keep keep = Keep(2);
@@ -1306,7 +1776,7 @@ template <class T> struct Row34 {
 };
 
 // relu_power[3]
-template <class T> struct Row35 {
+template <class T> struct Row48 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "relu_power[3]#bf3f20ef599d";
     static constexpr Keep keep = Keep(2);
@@ -1336,7 +1806,7 @@ template <class T> struct Row35 {
 };
 
 // power[2.5]
-template <class T> struct Row36 {
+template <class T> struct Row49 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "power[2.5]#79788af4c89e";
     static constexpr Keep keep = Keep(2);
@@ -1375,7 +1845,7 @@ template <class T> struct Row36 {
 };
 
 // power[-2]
-template <class T> struct Row37 {
+template <class T> struct Row50 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "power[-2]#1aed2e0deb6f";
     static constexpr Keep keep = Keep(2);
@@ -1410,7 +1880,7 @@ template <class T> struct Row37 {
 };
 
 // power[3]
-template <class T> struct Row38 {
+template <class T> struct Row51 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "power[3]#30cbcf78c8a6";
     static constexpr Keep keep = Keep(2);
@@ -1437,8 +1907,8 @@ template <class T> struct Row38 {
     }
 };
 
-constexpr int ROWS = 39;
-#define NTG_EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31) X(32) X(33) X(34) X(35) X(36) X(37) X(38)
+constexpr int ROWS = 52;
+#define NTG_EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31) X(32) X(33) X(34) X(35) X(36) X(37) X(38) X(39) X(40) X(41) X(42) X(43) X(44) X(45) X(46) X(47) X(48) X(49) X(50) X(51)
 
 }  // namespace
 }  // namespace NTG_NS
