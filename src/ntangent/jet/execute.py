@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ntangent._base.check import check_choice
 from ntangent._base.errors import BackendError, DtypeError
+from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends import native
 from ntangent.jet.dense import Dense, as_dense
 from ntangent.jet.dispatch import expanding
@@ -36,7 +37,7 @@ def run(f: Field, argument: Jet, backend: str = "auto", missing: str = "raise") 
     """
     check_choice(backend, EXECUTORS, "backend")
     if backend != "eager":
-        net, obstacle = native_network(f, argument)
+        net, obstacle = native_network(f, argument.data[0], argument.structure)
         if net is not None:
             return _native(net, argument)
         if backend == "native":
@@ -50,13 +51,19 @@ def run(f: Field, argument: Jet, backend: str = "auto", missing: str = "raise") 
     return y
 
 
-def native_network(f: Field, argument: Jet) -> tuple[Dense | None, str]:
-    """Return the dense network that the compiled kernels would run, or None and the reason."""
+def native_network(f: Field, x: Tensor, structure: Structure) -> tuple[Dense | None, str]:
+    """Return the dense network that the compiled kernels would run, or None and the reason.
+
+    Args:
+        f: the function.
+        x: the points, shape (N, d).
+        structure: number of lines, or the algebra of the rows.
+    """
     if not native.available():
         return None, native.reason()
-    if argument.device.type != "cpu":
-        return None, f"the kernels run on the CPU, the points are on {argument.device}"
-    if not isinstance(argument.structure, int) or argument.ndim != 2:
+    if x.device.type != "cpu":
+        return None, f"the kernels run on the CPU, the points are on {x.device}"
+    if not isinstance(structure, int) or x.ndim != 2:
         return None, "the kernels take series along lines, of values of shape (points, dimension)"
     net = as_dense(f)
     if net is None:

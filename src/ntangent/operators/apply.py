@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,11 +17,10 @@ from ntangent._base.errors import ArgumentError, ShapeError
 from ntangent.jet.api import check_network
 from ntangent.jet.execute import EXECUTORS, native_network, run
 from ntangent.jet.reference import check_output
-from ntangent.operators.collapsed import collapsed_value, row_total
+from ntangent.operators.collapsed import SumPlan, sum_plan
 from ntangent.operators.memory import points_per_chunk
 from ntangent.operators.operator import Operator
-from ntangent.operators.plan import make_plan
-from ntangent.operators.symbol import Symbol
+from ntangent.operators.plan import Plan, make_plan
 
 Function = Callable[[Any], Any]
 # How many more rows the compiled kernels may carry along lines and still be ahead of the smallest
@@ -69,18 +70,17 @@ def evaluate(
                 "each coordinate has one order in its multi-indices",
                 f"Operator.laplacian({x.shape[1]})",
             )
-    # The operator without terms asks for 0, which has the shape of the function's value.
-    symbols = [symbol for operator in operators for symbol in operator.symbols or [{}]]
+    prepared = _prepare(tuple(operators), x.shape[1], method)
     if memory is not None:
         if chunk is not None:
             raise ArgumentError(
                 "both chunk and memory are given", "one says how large a part is", "memory=2**30"
             )
-        chunk = points_per_chunk(f, x, make_plan(symbols, x.shape[1], method).rows, memory)
+        chunk = points_per_chunk(f, x, prepared.plan.rows, memory)
     if chunk is not None and len(x) > check_positive(chunk, "chunk", integer=True):
         chunks = [evaluate(f, part, operators, method=method, backend=backend) for part in x.split(chunk)]
         return [torch.cat(column) for column in zip(*chunks, strict=True)]
-    values = iter(_values(f, x, symbols, method, backend))
+    values = iter(prepared.values(f, x, backend) if operators else [])
     results = []
     for operator in operators:
         parts = [_weighted(term.factor, next(values), x) for term in operator.terms] or [next(values)]
@@ -101,23 +101,49 @@ def _weighted(factor: Callable[[Tensor], Tensor] | None, value: Tensor, x: Tenso
     return value * coefficient.reshape(-1, 1)
 
 
-def _values(f: Function, x: Tensor, symbols: list[Symbol], method: str, backend: str) -> list[Tensor]:
-    if not symbols:
-        return []
-    d = x.shape[1]
-    plan = make_plan(symbols, d, method)
-    if method == "auto" and backend != "eager" and plan.order:
-        lines = make_plan(symbols, d, "directions")
-        net, _ = native_network(f, lines.argument(x[:1]))
-        if net is not None:
-            collapsed = row_total(symbols[0]) if len(symbols) == 1 else None
-            if collapsed is not None and collapsed <= NATIVE_GAIN * plan.rows:
-                return [collapsed_value(net, x, symbols[0])]
-            if lines.rows <= NATIVE_GAIN * plan.rows:
-                plan = lines
-    u = run(f, plan.argument(x), backend)
-    check_output(u, x)
-    return plan.results(u)
+@dataclass(frozen=True)
+class _Prepared:
+    """The ways to evaluate a list of operators, found once.
+
+    Args:
+        plan: what serves any function.
+        lines: the plan along lines, for the compiled kernels; None where it carries too many rows.
+        sums: for a single homogeneous operator, the plan that sums its highest derivatives.
+    """
+
+    plan: Plan
+    lines: Plan | None
+    sums: SumPlan | None
+
+    def values(self, f: Function, x: Tensor, backend: str) -> list[Tensor]:
+        """Return the value of every symbol, shape (N, out) each."""
+        plan = self.plan
+        if backend != "eager" and (self.lines or self.sums):
+            net, _ = native_network(f, x, 1)
+            if net is not None and self.sums is not None:
+                return [self.sums.value(net, x)]
+            if net is not None and self.lines is not None:
+                plan = self.lines
+        u = run(f, plan.argument(x), backend)
+        check_output(u, x)
+        return plan.results(u)
+
+
+@lru_cache(maxsize=256)
+def _prepare(operators: tuple[Operator, ...], dimension: int, method: str) -> _Prepared:
+    # The operator without terms asks for 0, which has the shape of the function's value.
+    symbols = [symbol for operator in operators for symbol in operator.symbols or [{}]]
+    plan = make_plan(symbols, dimension, method)
+    if method != "auto" or plan.order == 0:
+        return _Prepared(plan, None, None)
+    bound = NATIVE_GAIN * plan.rows
+    lines = make_plan(symbols, dimension, "directions")
+    sums = sum_plan(symbols[0], dimension) if len(symbols) == 1 else None
+    return _Prepared(
+        plan,
+        lines if lines.rows <= bound else None,
+        sums if sums is not None and sums.rows <= bound else None,
+    )
 
 
 def apply(operator: Operator, f: Function, x: Tensor, **options: Any) -> Tensor:
@@ -145,6 +171,7 @@ def polyharmonic(f: Function, x: Tensor, power: int, **options: Any) -> Float[Te
     return apply(Operator.polyharmonic(check_points(x).shape[1], power), f, x, **options)
 
 
+@lru_cache(maxsize=4096)
 def _unit(d: int, *coordinates: int) -> Operator:
     index = [0] * d
     for i in coordinates:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -113,7 +114,9 @@ class Operator:
     @classmethod
     def laplacian(cls, dimension: int, weights: Any = None) -> Operator:
         """Return Σ_i w_i ∂²/∂x_i², with weights 1 by default."""
-        weights = [1] * dimension if weights is None else list(weights)
+        if weights is None:
+            return _laplacian(check_positive(dimension, "dimension", integer=True))
+        weights = list(weights)
         if len(weights) != dimension:
             raise ShapeError(
                 f"{len(weights)} weights in {dimension} dimensions", "", f"weights=[1] * {dimension}"
@@ -124,10 +127,10 @@ class Operator:
     @classmethod
     def polyharmonic(cls, dimension: int, power: int) -> Operator:
         """Return the Laplacian to a power; 2 is the biharmonic operator."""
-        result = laplace = cls.laplacian(dimension)
-        for _ in range(check_positive(power, "power", integer=True) - 1):
-            result = result @ laplace
-        return result
+        return _polyharmonic(
+            check_positive(dimension, "dimension", integer=True),
+            check_positive(power, "power", integer=True),
+        )
 
     @classmethod
     def biharmonic(cls, dimension: int) -> Operator:
@@ -223,6 +226,10 @@ class Operator:
         )
 
     def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
         return hash((self.dimension, frozenset(self.terms)))
 
     def __repr__(self) -> str:
@@ -232,6 +239,16 @@ class Operator:
             words += [f"{factor}{c}·∂{_dense(m, self.dimension)}" for m, c in term.symbol[:8]]
             words += ["..."] if len(term.symbol) > 8 else []
         return f"Operator({' + '.join(words) or '0'})"
+
+
+@lru_cache(maxsize=256)
+def _laplacian(dimension: int) -> Operator:
+    return Operator.laplacian(dimension, [1] * dimension)
+
+
+@lru_cache(maxsize=256)
+def _polyharmonic(dimension: int, power: int) -> Operator:
+    return _laplacian(dimension) ** power
 
 
 def _term(symbol: Symbol, factor: Callable[[Tensor], Tensor] | None = None) -> Term:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -13,6 +13,7 @@ from torch import Tensor
 from ntangent._base.check import check_choice
 from ntangent.jet import Jet
 from ntangent.jet.algebra import Algebra
+from ntangent.operators.constant import Constant
 from ntangent.operators.directions import Direction, directional_plan
 from ntangent.operators.inverse_system import InverseSystem, inverse_system
 from ntangent.operators.symbol import Monomial, Symbol, degree, factorial
@@ -31,6 +32,11 @@ class Plan:
         rows: rows that each layer carries per point.
         reason: why this method.
         alternatives: rows of the other methods, by name.
+        system: the inverse system of the operators.
+        algebra: the same with its product table as numbers.
+        vectors: the tangents with which the coordinates enter, (L, d).
+        order: the highest order.
+        outputs: (row, weight) of each operator.
     """
 
     dimension: int
@@ -40,28 +46,20 @@ class Plan:
     alternatives: tuple[tuple[str, int], ...]
     system: InverseSystem
     algebra: Algebra
-    lines: tuple[Direction, ...]
+    vectors: Constant
     order: int
     outputs: tuple[tuple[tuple[int, float], ...], ...]
 
     def argument(self, x: Tensor) -> Jet:
         """Return the coordinates as a jet of this plan's kind, shape (N, d)."""
-        if self.method == "directions":
-            vectors = x.new_zeros((len(self.lines), self.dimension))
-            for row, line in zip(vectors, self.lines, strict=True):
-                for i, c in line:
-                    row[i] = float(c)
-            data = [x[None]]
-            if self.order and self.lines:
-                data.append(vectors[:, None].expand(-1, *x.shape))
-            return Jet(torch.cat(data), self.order, len(self.lines) or 1)
-        count = self.algebra.rows(min(1, self.algebra.order))
-        rows = x.new_zeros((count, *x.shape))
-        rows[0] = x
-        for b in range(1, count):
-            for m, c in self.system.basis[b].items():
-                rows[b, :, m[0][0]] = float(c)
-        return Jet(rows, self.algebra.order, self.algebra)
+        vectors = self.vectors.like(x)
+        rows = torch.cat([x[None], vectors[:, None].expand(-1, *x.shape)])
+        return Jet(rows, self.order, self.structure)
+
+    @property
+    def structure(self) -> int | Algebra:
+        """What the rows are: derivatives along so many lines, or those of the algebra."""
+        return self.algebra if self.method == "algebra" else max(1, len(self.vectors.rows))
 
     def results(self, u: Jet) -> list[Tensor]:
         """Return the value of every operator from the jet of the function, shape (N, out) each."""
@@ -126,12 +124,26 @@ def _cached(keys: tuple[Key, ...], dimension: int, method: str) -> Plan:
         place = {line: i for i, line in enumerate(ordered)}
         outputs = tuple(_line_weights(terms, place) for terms in combinations)
         reason = "a single line: a plain Taylor series" if single else "as asked for"
+        vectors = Constant(tuple(_vector(line, dimension) for line in ordered), dimension)
         return Plan(
-            dimension, chosen, directional_rows, reason, counts, system, algebra, ordered, order, outputs
+            dimension, chosen, directional_rows, reason, counts, system, algebra, vectors, order, outputs
         )
     outputs = tuple(tuple((b, float(w)) for b, w in sorted(system.coordinates(p).items())) for p in symbols)
     reason = "the smallest set of Taylor functionals closed under products that contains the operators"
-    return Plan(dimension, chosen, len(system.pivots), reason, counts, system, algebra, (), order, outputs)
+    linear = system.basis[1 : algebra.rows(min(1, order))]
+    vectors = Constant(
+        tuple(_vector([(m[0][0], c) for m, c in q.items()], dimension) for q in linear), dimension
+    )
+    return Plan(
+        dimension, chosen, len(system.pivots), reason, counts, system, algebra, vectors, order, outputs
+    )
+
+
+def _vector(entries: Iterable[tuple[int, Fraction]], dimension: int) -> tuple[float, ...]:
+    vector = [0.0] * dimension
+    for i, c in entries:
+        vector[i] = float(c)
+    return tuple(vector)
 
 
 def _line_weights(
