@@ -12,11 +12,12 @@ from torch import Tensor
 from ntangent._base.check import check_choice, check_finite, check_order, check_points
 from ntangent._base.errors import BackendError, DtypeError, ShapeError
 from ntangent.jet.dense import as_dense, module_dtype
+from ntangent.jet.execute import EXECUTORS, run
 from ntangent.jet.reference import check_output, faa_di_bruno, nested_autograd
-from ntangent.jet.series import Jet, lift
+from ntangent.jet.series import Jet
 
 Field = Callable[[Any], Any]
-BACKENDS = ("auto", "eager", "faa-di-bruno", "autograd")
+BACKENDS = (*EXECUTORS, "faa-di-bruno", "autograd")
 
 
 def variable(x: Tensor, order: int, direction: Tensor | int | None = None) -> Jet:
@@ -95,7 +96,8 @@ def jet(
         order: n >= 0.
         direction: the line: None where d = 1, the index of a coordinate, a vector of shape (d,),
             or D of them, shape (D, d). Several directions share the value's computation.
-        backend: "auto" picks the fastest; "eager" the recurrences as torch operations;
+        backend: "auto" picks the fastest; "native" the compiled kernels (dense networks on the
+            CPU); "eager" the recurrences as torch operations;
             "faa-di-bruno" the algorithm of the n-TangentProp paper (dense networks);
             "autograd" nested reverse mode (any function whose points are independent).
 
@@ -150,26 +152,6 @@ def check_network(f: Field, x: Tensor) -> None:
             "a silent cast would lose digits or speed",
             f"net.to({x.dtype})" if x.dtype == torch.float64 else f"x.to({dtype})",
         )
-
-
-def run(f: Field, argument: Jet, backend: str = "auto") -> Jet:
-    """Return f of a series, by the rules of its operations.
-
-    Args:
-        f: a module or function of tensors.
-        argument: the series it is applied to.
-        backend: "auto" or "eager".
-
-    Raises:
-        MissingRule: if an operation of f has no Taylor rule.
-    """
-    check_choice(backend, ("auto", "eager"), "backend")
-    y = f(argument)
-    if isinstance(y, Tensor):
-        y = lift(y, argument)
-    if not isinstance(y, Jet):
-        raise DtypeError(f"f returned {type(y).__name__}", "it must return one tensor", "lambda x: f(x)[0]")
-    return y
 
 
 def derivatives(

@@ -9,29 +9,87 @@ layer's input that is the whole Jacobian:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ntangent._base.errors import ShapeError
-from ntangent.jet.layers import LINEAR_TAPE
+from ntangent.jet.backends import native
+from ntangent.jet.dense import Dense
+from ntangent.jet.layers import TAPE
 
 Rows = Callable[[], Tensor]
-Call = tuple[Tensor, Tensor | None, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """An affine map that was passed: its parameters, its input rows, its output rows."""
+
+    weight: Tensor
+    bias: Tensor | None
+    input: Tensor
+    output: Tensor
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    def add(self, block: Tensor, columns: dict[int, slice], g: Tensor) -> None:
+        """Add this layer's part of the Jacobian of one component, shape (N, P)."""
+        if id(self.weight) in columns:
+            product = torch.bmm(g.permute(1, 2, 0), self.input.detach().permute(1, 0, 2))
+            block[:, columns[id(self.weight)]] += product.flatten(1)
+        if self.bias is not None and id(self.bias) in columns:
+            block[:, columns[id(self.bias)]] += g[0]
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A dense network that was passed in one call of the compiled kernels."""
+
+    net: Dense
+    input: Tensor
+    directions: int
+    order: int
+    output: Tensor
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        return self.net.parameters
+
+    def add(self, block: Tensor, columns: dict[int, slice], g: Tensor) -> None:
+        """Add the network's part of the Jacobian of one component, shape (N, P)."""
+        net = self.net
+        with torch.no_grad():
+            part = native.dense_jacobian(
+                self.input, self.directions, self.order, net.weights, net.biases, net.activations, g.contiguous()
+            )
+        start = 0
+        for p in self.parameters:
+            if id(p) in columns:
+                block[:, columns[id(p)]] += part[:, start : start + p.numel()]
+            start += p.numel()
 
 
 class _Tape:
-    """Collects the linear layers that a function of jets passes through."""
+    """Collects the layers that a function of jets passes through."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[_Linear | _Network] = []
 
-    def __call__(self, weight: Tensor, bias: Tensor | None, y: Tensor, out: Tensor) -> Tensor:
-        if not out.requires_grad:
-            out.requires_grad_()
-        self.calls.append((weight, bias, y, out))
-        return out
+    def _note(self, call: _Linear | _Network) -> Tensor:
+        if not call.output.requires_grad:
+            call.output.requires_grad_()
+        self.calls.append(call)
+        return call.output
+
+    def linear(self, weight: Tensor, bias: Tensor | None, input: Tensor, output: Tensor) -> Tensor:
+        return self._note(_Linear(weight, bias, input, output))
+
+    def dense(self, net: Dense, input: Tensor, directions: int, order: int, output: Tensor) -> Tensor:
+        return self._note(_Network(net, input, directions, order, output))
 
 
 def per_point_jacobian(
@@ -56,28 +114,28 @@ def per_point_jacobian(
         stored order.
     """
     tape = _Tape()
-    LINEAR_TAPE.append(tape)
+    token = TAPE.set(tape)
     try:
         with torch.enable_grad():
             values = rows()
     finally:
-        LINEAR_TAPE.pop()
+        TAPE.reset(token)
     points = values.shape[1]
     columns = _columns(parameters)
-    covered = {id(p) for call in tape.calls for p in call[:2] if p is not None}
-    shapes_fit = all(call[3].ndim == 3 and call[3].shape[1] == points for call in tape.calls)
+    covered = {id(p) for call in tape.calls for p in call.parameters}
+    shapes_fit = all(call.output.ndim == 3 and call.output.shape[1] == points for call in tape.calls)
     if not shapes_fit or any(id(p) not in covered and p.numel() for p in parameters):
         return None
     total = sum(p.numel() for p in parameters)
     jacobian = values.new_zeros((values.shape[0], points, total + len(scalars)))
-    targets = [call[3] for call in tape.calls] + list(scalars)
+    targets = [call.output for call in tape.calls] + list(scalars)
     for c, component in enumerate(values):
         if not component.requires_grad:
             continue
         grads = torch.autograd.grad(component.sum(), targets, retain_graph=True, allow_unused=True)
-        for (weight, bias, y, _), g in zip(tape.calls, grads, strict=False):
+        for call, g in zip(tape.calls, grads, strict=False):
             if g is not None:
-                _accumulate(jacobian[c], columns, weight, bias, y.detach(), g)
+                call.add(jacobian[c], columns, g)
         for i, g in enumerate(grads[len(tape.calls) :]):
             if g is not None:
                 jacobian[c, :, total + i] = g[:, 0]
@@ -90,17 +148,6 @@ def _columns(parameters: Sequence[Tensor]) -> dict[int, slice]:
         columns[id(p)] = slice(start, start + p.numel())
         start += p.numel()
     return columns
-
-
-def _accumulate(
-    block: Tensor, columns: dict[int, slice], weight: Tensor, bias: Tensor | None, y: Tensor, g: Tensor
-) -> None:
-    """Add one linear layer's part of the Jacobian of one component, shape (N, P)."""
-    if id(weight) in columns:
-        product = torch.bmm(g.permute(1, 2, 0), y.permute(1, 0, 2))
-        block[:, columns[id(weight)]] += product.flatten(1)
-    if bias is not None and id(bias) in columns:
-        block[:, columns[id(bias)]] += g[0]
 
 
 def batched_jacobian(values: Tensor, inputs: Sequence[Tensor], chunk: int = 64) -> Tensor:
@@ -127,4 +174,4 @@ def batched_jacobian(values: Tensor, inputs: Sequence[Tensor], chunk: int = 64) 
 
     seeds = torch.eye(len(values), dtype=values.dtype, device=values.device)
     columns = torch.func.vmap(pull_back, chunk_size=chunk)(seeds)
-    return torch.cat([block.reshape(len(values), -1) for block in columns], 1)
+    return torch.cat([block.detach().reshape(len(values), -1) for block in columns], 1)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -243,13 +244,26 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Jet:
     elif bias is not None:
         # The rows are fresh, so the bias can go in place.
         rows[0] += bias
-    if LINEAR_TAPE:
-        rows = LINEAR_TAPE[-1](weight, bias, input.data, rows)
+    tape = TAPE.get()
+    if tape is not None:
+        rows = tape.linear(weight, bias, input.data, rows)
     return Jet(rows, input.order, input.directions)
 
 
-# Observers of linear layers, innermost last: `jet.jacobian` reads inputs and cotangents off them.
-LINEAR_TAPE: list[Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor]] = []
+class Tape(Protocol):
+    """Watches the layers that a function of jets passes through."""
+
+    def linear(self, weight: Tensor, bias: Tensor | None, input: Tensor, output: Tensor) -> Tensor:
+        """Take note of an affine map; return the output to go on with."""
+        ...
+
+    def dense(self, net: Any, input: Tensor, directions: int, order: int, output: Tensor) -> Tensor:
+        """Take note of a whole dense network; return the output to go on with."""
+        ...
+
+
+# Set by `jet.jacobian`, which reads inputs and cotangents off the layers.
+TAPE: ContextVar[Tape | None] = ContextVar("TAPE", default=None)
 
 
 def linear_rule(*functions: Any, arguments: int = 1) -> None:

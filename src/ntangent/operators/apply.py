@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ntangent._base.check import check_order, check_points, check_positive
 from ntangent._base.errors import ShapeError
-from ntangent.jet.api import check_network, run
+from ntangent.jet.api import check_network
+from ntangent.jet.execute import run
 from ntangent.jet.reference import check_output
 from ntangent.operators.operator import Operator
 from ntangent.operators.plan import make_plan

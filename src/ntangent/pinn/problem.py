@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ntangent._base.errors import ArgumentError, ProblemError
 from ntangent.jet import Jet, variable
+from ntangent.jet.execute import run
 from ntangent.pinn.conditions import Condition, Equation, series_of
 from ntangent.pinn.domain import Box
 from ntangent.pinn.field import Field, Parameters
@@ -169,7 +170,8 @@ class Problem:
             order: order of the series.
         """
         argument = variable(x, order)
-        u = self.ansatz(net, argument)
+        # Through `run`, the network takes its fastest backend inside any ansatz.
+        u = self.ansatz(lambda x: run(net, x) if isinstance(x, Jet) else net(x), argument)
         if not isinstance(u, Jet):
             raise ProblemError(
                 f"the ansatz returned {type(u).__name__}, not a series",

@@ -47,7 +47,8 @@ class _Fused(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         x, saved, *params = ctx.saved_tensors
         needs = ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
+        # A graph made in eager mode may be pulled back under vmap: then g has no memory of its own.
+        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
             return None, None, *_expand(needs, _Backward.apply(ctx.plan, needs, g, x, *params))
         return None, None, *calls.backward(ctx.plan, x, params, saved, g, needs)
 

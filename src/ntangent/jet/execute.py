@@ -1,0 +1,78 @@
+"""Runs a function on a series by the fastest means that serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ntangent._base.check import check_choice
+from ntangent._base.errors import BackendError, DtypeError
+from ntangent.jet.backends import native
+from ntangent.jet.dense import Dense, as_dense
+from ntangent.jet.layers import TAPE
+from ntangent.jet.series import Jet, lift
+
+Field = Callable[[Any], Any]
+# Those that evaluate a function on a series; the other backends of `jet` start from points.
+EXECUTORS = ("auto", "native", "eager")
+
+
+def run(f: Field, argument: Jet, backend: str = "auto") -> Jet:
+    """Return f of a series.
+
+    Args:
+        f: a module or function of tensors.
+        argument: the series it is applied to.
+        backend: "native" for the compiled kernels, which serve dense networks on the CPU; "eager"
+            for the rules of the operations in f; "auto" for the first that applies.
+
+    Raises:
+        MissingRule: if an operation of f has no Taylor rule.
+        BackendError: if "native" is asked for and cannot serve f; it says why.
+    """
+    check_choice(backend, EXECUTORS, "backend")
+    if backend != "eager":
+        net, obstacle = native_network(f, argument)
+        if net is not None:
+            return _native(net, argument)
+        if backend == "native":
+            raise BackendError("the native backend cannot serve this call", obstacle, 'backend="eager"')
+    y = f(argument)
+    if isinstance(y, Tensor):
+        y = lift(y, argument)
+    if not isinstance(y, Jet):
+        raise DtypeError(f"f returned {type(y).__name__}", "it must return one tensor", "lambda x: f(x)[0]")
+    return y
+
+
+def native_network(f: Field, argument: Jet) -> tuple[Dense | None, str]:
+    """Return the dense network that the compiled kernels would run, or None and the reason."""
+    if not native.available():
+        return None, native.reason()
+    if argument.device.type != "cpu":
+        return None, f"the kernels run on the CPU, the points are on {argument.device}"
+    if not isinstance(argument.structure, int) or argument.ndim != 2:
+        return None, "the kernels take series along lines, of values of shape (points, dimension)"
+    net = as_dense(f)
+    if net is None:
+        return None, "f does something else than affine maps and activations"
+    unserved = [row.name for row in net.activations if not native.serves(row)]
+    if unserved:
+        return None, f"the kernels were built without {', '.join(unserved)}"
+    return net, ""
+
+
+def _native(net: Dense, argument: Jet) -> Jet:
+    rows = argument.data if argument.data.is_contiguous() else argument.data.contiguous()
+    width = argument.width
+    tape = TAPE.get()
+    weights, biases = net.weights, net.biases
+    if tape is not None:  # which differentiates in the parameters by itself
+        weights = tuple(w.detach() for w in weights)
+        biases = tuple(None if b is None else b.detach() for b in biases)
+    out = native.dense_jet(rows, width, argument.order, weights, biases, net.activations)
+    if tape is not None:
+        out = tape.dense(net, rows, width, argument.order, out)
+    return Jet(out, argument.order, argument.directions)
