@@ -205,5 +205,5 @@ def find(names: tuple[str, ...] = ()) -> list[Contender]:
     known = contenders()
     for name in names:
         if name not in known:
-            raise UnknownNameError(f"there is no backend {name!r} to time", "", nearest_names(name, known))
+            raise UnknownNameError(f"there is no backend {name!r} to time", "", nearest_names(name, list(known)))
     return [known[name] for name in names or known]
