@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ class Cell:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             layers: list[nn.Module] = []
-            for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+            for fan_in, fan_out in itertools.pairwise(sizes):
                 layers += [nn.Linear(fan_in, fan_out, dtype=torch.float64), nn.Tanh()]
             layers.append(nn.Linear(self.width, 1, dtype=torch.float64))
         return nn.Sequential(*layers).to(self.device, self.torch_dtype)

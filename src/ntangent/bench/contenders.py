@@ -23,7 +23,6 @@ from ntangent.jet.api import BACKENDS, derivatives
 FORWARD, BACKWARD = "forward", "backward"
 BASELINE, FLOOR = "autograd", "floor"
 _PREFERRED = ("native", "triton", "eager", "faa-di-bruno")
-_TINY = {"width": 3, "depth": 2, "batch": 4}
 
 Derivatives = Callable[[nn.Module, Tensor, int], Tensor]
 
@@ -86,7 +85,7 @@ class Contender:
     def reason_against(self, device: str = "cpu") -> str:
         """Return why it cannot be measured here, or an empty string."""
         try:
-            work = self.build(Cell(1, **_TINY, device=device), 0)
+            work = self.build(Cell(1, width=3, depth=2, batch=4, device=device), 0)
             if work.outcome is not None:
                 work.outcome()
         except (NtangentError, ImportError) as error:
@@ -205,5 +204,7 @@ def find(names: tuple[str, ...] = ()) -> list[Contender]:
     known = contenders()
     for name in names:
         if name not in known:
-            raise UnknownNameError(f"there is no backend {name!r} to time", "", nearest_names(name, list(known)))
+            raise UnknownNameError(
+                f"there is no backend {name!r} to time", "", nearest_names(name, list(known))
+            )
     return [known[name] for name in names or known]

@@ -34,8 +34,16 @@ class Cost:
     def excess(self, limit: Cost) -> str:
         """Say in what it exceeds a limit."""
         if self.seconds > limit.seconds:
-            return f"predicted {self.seconds:.2g} s" if self.seconds < 100 else f"predicted {self.seconds:.0f} s"
+            return f"predicted {duration_text(self.seconds)}"
         return f"predicted {self.memory / 2**30:.2g} GB"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a time in a readable unit."""
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} µs"
 
 
 @dataclass
@@ -44,14 +52,11 @@ class Forecast:
 
     Args:
         known: order -> cost of one pass.
+        confirmed: orders whose cost was measured again before something was refused because of it.
     """
 
     known: dict[int, Cost] = field(default_factory=dict)
-
-    @property
-    def highest(self) -> int | None:
-        """The highest order known."""
-        return max(self.known, default=None)
+    confirmed: set[int] = field(default_factory=set)
 
     def predict(self, order: int, at_least: float = 0.0) -> Cost | None:
         """Return the cost of an order: known, or by the growth between the two highest ones below it.
@@ -77,39 +82,49 @@ class Forecast:
     def refuse(self, order: int, limit: Cost, probe: Callable[[int], Cost]) -> Cost | None:
         """Return None if an order can be afforded, else what it is predicted to cost.
 
-        Where what is known does not decide, one pass is made at lower orders, each of which can
-        itself be afforded.
+        Where what is known does not decide, passes are made at lower orders, each of which can itself
+        be afforded. Before an order is refused the one that speaks against it is measured once more:
+        a hiccup of the machine is no trend.
+
+        Args:
+            order: the order asked for.
+            limit: what can be afforded.
+            probe: measures the cost of an order.
         """
         while True:
             wary = self.predict(order, WARY)
             if wary is not None and wary.within(limit):
                 return None
             highest = max((k for k in self.known if k < order), default=-1)
-            step = highest + 1
-            if step >= order:
-                found = self.predict(order)
-                return None if found is None or found.within(limit) else found
+            step = min(highest + 1, order)
             ahead = self.predict(step)
             if ahead is not None and not ahead.within(limit):
-                return self.predict(order)
-            self.known[step] = probe(step)
+                if highest in self.confirmed:
+                    return self.predict(order)
+                self.confirmed.add(highest)
+                self.known[highest] = min(self.known[highest], probe(highest), key=lambda cost: cost.seconds)
+            elif step == order:
+                return None
+            else:
+                self.known[step] = probe(step)
 
 
 def cost_of(work: Work, wait: Callable[[], object]) -> Cost:
-    """Return the cost of one pass: the second one where it is short, for the first also sets things up."""
+    """Return the cost of one pass, the shortest of a few: the first one also sets things up."""
     before = machine.resident()
     measured = machine.reset_peak() and before is not None
-    forward = seconds = 0.0
-    for _ in range(2):
-        forward, seconds = _pass(work, wait)
-        if seconds > 0.5:
+    passes: list[tuple[float, float]] = []
+    while len(passes) < 2 or (len(passes) < 10 and sum(seconds for seconds, _ in passes) < 0.1):
+        passes.append(_pass(work, wait))
+        if passes[0][0] > 1.0:
             break
     memory = max(0, (machine.peak_resident() or 0) - (before or 0)) if measured else 0
-    return Cost(seconds, forward, memory)
+    return Cost(*min(passes), memory)
 
 
 def _pass(work: Work, wait: Callable[[], object]) -> tuple[float, float]:
+    """Return the seconds of a pass, and of its forward part."""
     times = [once(task, wait) for task in work.tasks("")]
     forward = times[0].get(FORWARD, (0.0, 0.0))[0]
     last = times[-1]
-    return forward, last[TOTAL][0] if TOTAL in last else duration(last)
+    return (last[TOTAL][0] if TOTAL in last else duration(last)), forward

@@ -81,7 +81,6 @@ class Sweep:
         self.settings = settings
         self.forecasts: dict[tuple[Series, str], Forecast] = {}
         self._reasons: dict[tuple[str, str], str] = {}
-        self._known: dict[str, Contender] = dict(self.contenders)
 
     def run(self, cells: Iterable[Cell], done: Callable[[Cell], bool] = lambda _: False) -> Iterator[Result]:
         """Yield the result of each cell, lower orders first, except of those already ``done``."""
@@ -139,11 +138,12 @@ class Sweep:
             record["passes"] = max(samples.passes, record.get("passes", 0))
         for name in works:
             times = records[name]["times"]
-            median = {label: times[label]["wall"]["median"] for label in (FORWARD, TOTAL) if label in times}
-            known = self._forecast(cell, name).known
-            memory = known[cell.order].memory if cell.order in known else self._memory_guess(cell, name)
-            total = median.get(TOTAL, median.get(FORWARD, 0.0))
-            known[cell.order] = Cost(total, median.get(FORWARD, total), memory)
+            # The shortest pass: a forecast from what a busy machine did now and then would refuse too much.
+            least = {label: clocks["wall"]["least"] for label, clocks in times.items()}
+            forecast = self._forecast(cell, name)
+            guess = forecast.predict(cell.order)
+            total = least.get(TOTAL, least.get(FORWARD, 0.0))
+            forecast.known[cell.order] = Cost(total, least.get(FORWARD, total), guess.memory if guess else 0)
 
     def memory(self, cell: Cell, name: str) -> dict[str, Any]:
         """Return the peak memory of a contender on a cell, or why there is none."""
@@ -170,10 +170,6 @@ class Sweep:
             return cost_of(work, waiting(cell.device))
 
         return self._forecast(cell, contender.name).refuse(cell.order, self._limit(), probe)
-
-    def _memory_guess(self, cell: Cell, name: str) -> int:
-        found = self._forecast(cell, name).predict(cell.order)
-        return found.memory if found is not None else 0
 
     def _judge_is_affordable(self, cell: Cell, name: str) -> bool:
         """Whether one pass of a judge is within the limit; one that takes no part is assumed to be."""
@@ -209,10 +205,8 @@ def wrong(results: Iterable[Result]) -> list[str]:
         for name, record in result["contenders"].items():
             check = record.get("check")
             if check and not check["right"]:
-                found.append(
-                    f"{name}, order {cell.order}, {cell.series}: {check['error']:.1e} from {check['against']} "
-                    f"(allowed {check['allowed']:.1e})"
-                )
+                distance = f"{check['error']:.1e} from {check['against']} (allowed {check['allowed']:.1e})"
+                found.append(f"{name}, order {cell.order}, {cell.series}: {distance}")
     return found
 
 
