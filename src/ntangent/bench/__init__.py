@@ -3,7 +3,7 @@
 from ntangent.bench.cells import Cell, Series
 from ntangent.bench.check import Verdict
 from ntangent.bench.contenders import BASELINE, FLOOR, Contender, Outcome, Work, find, from_function, loss_of
-from ntangent.bench.store import Lines, document, write_document
+from ntangent.bench.store import Lines, document, fill, write_document
 from ntangent.bench.sweep import Result, Settings, Sweep, about_here, median, wrong
 from ntangent.bench.timing import Effort, Task, measure
 
@@ -24,6 +24,7 @@ __all__ = [
     "Work",
     "about_here",
     "document",
+    "fill",
     "find",
     "from_function",
     "loss_of",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ntangent.bench.cells import Cell
-from ntangent.bench.sweep import Result, Settings
+from ntangent.bench.sweep import Result, Settings, Sweep, about_here
 from ntangent.run.files import jsonable, write_json
 
 FORMAT = "ntangent-bench/1"
@@ -98,3 +99,37 @@ class Lines:
             cell = Cell(**entry["cell"])
             self._results.pop(cell, None)
             self._results[cell] = entry
+
+
+def fill(
+    lines: Lines,
+    sweep: Sweep,
+    cells: Iterable[Cell],
+    budget: float = float("inf"),
+    told: Callable[[int, int, Result], object] = lambda *_: None,
+) -> int:
+    """Measure the cells that a file lacks and add each as it comes.
+
+    Args:
+        lines: the file.
+        sweep: measures.
+        cells: what the file is to hold in the end.
+        budget: seconds after which no further cell is begun.
+        told: called after each cell with the number of cells there are, of all, and the result.
+
+    Returns:
+        How many cells are still lacking.
+    """
+    cells, names = list(cells), list(sweep.contenders)
+    have = sum(lines.has(cell, names) for cell in cells)
+    end = time.monotonic() + budget
+    if have == len(cells):
+        return 0
+    lines.begin(about_here(), sweep.settings)
+    for result in sweep.run(cells, lambda cell: lines.has(cell, names)):
+        lines.add(result)
+        have += 1
+        told(have, len(cells), result)
+        if time.monotonic() > end:
+            break
+    return len(cells) - have

@@ -75,7 +75,7 @@ def words(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write everything to this file.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a figure to this PNG file.")
 @traceback_option
-def bench(quick: bool, json_file: Path | None, plot: Path | None, **options: Any) -> None:
+def bench(json_file: Path | None, plot: Path | None, **options: Any) -> None:
     """Time every backend on this machine: forward, and forward + backward.
 
     The work is that of the n-TangentProp paper: all derivatives up to order n of a dense tanh network,
@@ -85,7 +85,7 @@ def bench(quick: bool, json_file: Path | None, plot: Path | None, **options: Any
     """
     context = click.get_current_context()
     given = click.core.ParameterSource.DEFAULT
-    if quick:
+    if options["quick"]:
         options |= {k: v for k, v in QUICK.items() if context.get_parameter_source(k) is given}
     dtypes = options["dtype"]
     if unknown := [name for name in dtypes if name not in DTYPES]:
@@ -120,7 +120,7 @@ def _run(
             status.update(f"{len(results)} of {len(cells)} cells")
         memory = []
         if options["memory"] and options["device"] == "cpu":
-            for cell, name in _memory_cells(results):
+            for cell, name in _memory_cells(results, options["quick"]):
                 status.update(f"peak memory of {name}")
                 memory.append(sweep.memory(cell, name))
     for table in tables(results, options["clock"]):
@@ -154,14 +154,14 @@ def _absent(results: Sequence[Result]) -> None:
         click.echo("skipped: what one pass was predicted to take from lower orders; ratios to it have a ≈")
 
 
-def _memory_cells(results: Sequence[Result]) -> list[tuple[Cell, str]]:
-    """Return for each series and contender the lowest and the highest order that was timed."""
+def _memory_cells(results: Sequence[Result], quick: bool) -> list[tuple[Cell, str]]:
+    """Return for each series and contender the highest order that was timed, and the lowest."""
     found: list[tuple[Cell, str]] = []
     for rows in group(results).values():
         for name in rows[0]["contenders"]:
             timed = [Cell(**row["cell"]) for row in rows if row["contenders"][name]["status"] == TIMED]
             if timed and name != FLOOR:
-                found += [(cell, name) for cell in dict.fromkeys((timed[0], timed[-1]))]
+                found += [(cell, name) for cell in dict.fromkeys((timed[-1], timed[-1 if quick else 0]))]
     return found
 
 
