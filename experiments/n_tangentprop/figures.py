@@ -80,7 +80,7 @@ def ratios(time: str, path: Path, options: Options) -> bytes:
     shown = [batch for batch in batches if batch in DRAWN_BATCHES]
     lines = [(dtype, depth) for dtype in dtypes for depth in depths]
     figure = new_figure(2.75 * max(1, len(ns)) + 0.6, 2.15 * max(1, len(lines)) + 0.9, LIGHT)
-    grid = figure.subplots(max(1, len(lines)), max(1, len(ns)), squeeze=False, sharex=True)
+    grid = figure.subplots(max(1, len(lines)), max(1, len(ns)), squeeze=False, sharex=True, sharey="col")
     fastest = next((name for name in PREFERRED if _timed(results, name)), PREFERRED[-1])
     for row, (dtype, depth) in zip(grid, lines, strict=True):
         for axes, n in zip(row, ns, strict=True):
@@ -97,25 +97,33 @@ def ratios(time: str, path: Path, options: Options) -> bytes:
             _ratio_scale(axes)
     if results:
         _ratio_legend(figure, shown, fastest)
-        _caption(figure, f"time of autodifferentiation / ours, {TIMES[time]}, median of {options.clock} time")
+        marks = "; open marks: autodifferentiation predicted, not measured"
+        _caption(
+            figure,
+            f"time of autodifferentiation / ours, {TIMES[time]}, median of {options.clock} time{marks}",
+        )
     return png(figure)
 
 
 def _ratio_curve(
     axes: Any, panel: Sequence[Result], batch: int, name: str, colour: str, time: str, clock: str
 ) -> None:
-    points = []
+    points, guesses = [], []
     for result in panel:
         records = result["contenders"]
-        pair = [median(records.get(key, {}), time, clock) for key in ("autograd", name)]
-        if result["cell"]["batch"] == batch and pair[0] and pair[1]:
-            points.append((result["cell"]["width"], pair[0] / pair[1]))
-    points.sort()
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    if name == "faa-di-bruno":
-        axes.plot(xs, ys, color=colour, linewidth=1.2, linestyle=":", marker="*", markersize=6)
-    else:
-        axes.plot(xs, ys, color=colour, linewidth=1.6, marker="o", markersize=3.5)
+        ours, base = median(records.get(name, {}), time, clock), records.get("autograd", {})
+        if result["cell"]["batch"] != batch or not ours:
+            continue
+        theirs = median(base, time, clock)
+        if theirs:
+            points.append((result["cell"]["width"], theirs / ours))
+        elif base.get("predicted"):
+            guesses.append((result["cell"]["width"], _predicted(base, time) / ours))
+    paper = name == "faa-di-bruno"
+    look = {"color": colour, "marker": "*" if paper else "o", "markersize": 6 if paper else 3.5}
+    xs, ys = [x for x, _ in sorted(points)], [y for _, y in sorted(points)]
+    axes.plot(xs, ys, linewidth=1.2 if paper else 1.6, linestyle=":" if paper else "-", **look)
+    axes.plot([x for x, _ in guesses], [y for _, y in guesses], linestyle="none", fillstyle="none", **look)
 
 
 def _ratio_scale(axes: Any) -> None:
@@ -138,7 +146,9 @@ def _ratio_legend(figure: Any, batches: Sequence[int], fastest: str) -> None:
     kinds = {fastest: ("-", "o"), "faa-di-bruno": (":", "*")}
     for name, (line, marker) in kinds.items():
         label = CURVES[name][0]
-        handles.append(Line2D([], [], color=LIGHT.muted, linestyle=line, marker=marker, label=label))
+        handles.append(
+            Line2D([], [], color=LIGHT.muted, linestyle=line, marker=marker, markersize=5, label=label)
+        )
     handles.append(Line2D([], [], color=LIGHT.text, linestyle="--", linewidth=1, label="equally fast"))
     figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=8, frameon=False,
                   labelcolor=LIGHT.text)  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ntangent._base import machine
-from ntangent._base.errors import BackendError
+from ntangent._base.errors import BackendError, NtangentError
 from ntangent.bench.cells import Cell
 from ntangent.bench.contenders import find
 
@@ -68,4 +68,7 @@ def _answer(request: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"bytes": _answer(json.loads(sys.argv[1]))}))
+    try:
+        print(json.dumps({"bytes": _answer(json.loads(sys.argv[1]))}))
+    except NtangentError as refusal:
+        sys.exit(refusal.what)
