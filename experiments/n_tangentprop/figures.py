@@ -94,7 +94,8 @@ def ratios(time: str, path: Path, options: Options) -> bytes:
             derivatives = f"{n} derivative{'s' if n > 1 else ''}"
             dress(axes, LIGHT, title=derivatives if top else "", xlabel="width" if bottom else "",
                   ylabel=f"depth {depth}, {dtype}" if left else "")  # fmt: skip
-            _ratio_scale(axes)
+    for axes in grid[0]:  # the panels of a column share their axis
+        _ratio_scale(axes)
     if results:
         _ratio_legend(figure, shown, fastest)
         marks = "; open marks: autodifferentiation predicted, not measured"
