@@ -42,6 +42,7 @@ class Writer:
         self.steps: list[tuple[str, str]] = []  # (name, expression at order k), in order of evaluation
 
     def variable(self, index: int) -> str:
+        """Return the name of the series of a variable."""
         if self.rebuild:
             return "y"
         return "a" if index == 0 else f"z{index}"
@@ -92,10 +93,10 @@ def _series(row: Activation) -> list[str]:
     output, slope = w.combination(row.output), w.combination(row.output.along(row.flow))
     alias = next((i for i in moving if row.output.along(row.flow) == row.flow[i - 1]), None)
     out = [
-        "    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,",
-        "                                                   V* y, V* s, const T*) {",
-        "        const int n = N ? N : order;",
-        "        (void)n, (void)start, (void)slope;",
+        "    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,",
+        "                                                          const V* slope, V* y, V* s) {",
+        "        const int n = N ? N : order, degree = M ? M : n;",
+        "        (void)n, (void)degree, (void)start, (void)slope;",
     ]
     for i in w.static:
         out.append(f"        const V m{i} = start[{i - 1}];")
@@ -116,7 +117,7 @@ def _series(row: Activation) -> list[str]:
         out.append(f"        p{i}[0] = {f'slope[{i - 1}]' if row.slope else flows[i][0]};")
     out += [f"        y[0] = {output[0]};", f"        s[0] = {f'p{alias}[0]' if alias else slope[0]};"]
     out += ["        NTG_UNROLL", "        for (int k = 1; k <= n; k++) {"]
-    out += [f"            z{i}[k] = advance(b, p{i}, k);" for i in moving]
+    out += [f"            z{i}[k] = advance(b, p{i}, k, degree);" for i in moving]
     last = "if (k < n) " if keeps(row) == 0 else ""  # the slope's last order is not kept
     for name, expression in w.steps:
         out.append(f"            {last}{name}[k] = {expression};")
@@ -168,7 +169,7 @@ def write_row(index: int, row: Activation) -> str:
         f'    static constexpr const char* signature = "{signature(row)}";',
         f"    static constexpr Keep keep = Keep({keeps(row)});",
         f"    static constexpr bool unrolled = {'true' if row.name in UNROLLED else 'false'};",
-        "    static NTG_INLINE void start(V x, V* z, V* p, const T*) {",
+        "    static NTG_INLINE void start(V x, V* z, V* p) {",
         *_start(row),
         "    }",
         *_series(row),

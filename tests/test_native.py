@@ -1,5 +1,7 @@
 """The compiled kernels against independent recurrences, nested autograd and mpmath."""
 
+import functools
+import itertools
 import math
 import os
 import subprocess
@@ -77,7 +79,7 @@ def oracle(x: Tensor, directions: int, order: int, params, rows, collapsed: bool
 def network(widths, dtype=F64, bias=True, seed=0, gain=1.0) -> list[Tensor | None]:
     generator = torch.Generator().manual_seed(seed)
     params: list[Tensor | None] = []
-    for i, o in zip(widths[:-1], widths[1:], strict=True):
+    for i, o in itertools.pairwise(widths):
         w = torch.randn(o, i, generator=generator, dtype=F64) * gain / math.sqrt(i)
         params += [
             w.to(dtype),
@@ -165,9 +167,9 @@ def test_every_activation(name: str, dtype: torch.dtype) -> None:
         (6, 2, False),
         (14, 1, False),
     ):
-        x = torch.cat(
-            [torch.linspace(-1, 1, 37, dtype=F64)[None, :, None], 0.1 * points(37, 1, directions, 1)[1:]]
-        )
+        # Ends that are no round numbers: no argument may fall on a kink, where rounding picks the branch.
+        line = torch.linspace(-0.9871, 0.9937, 37, dtype=F64)
+        x = torch.cat([line[None, :, None], 0.1 * points(37, 1, directions, 1)[1:]])
         x = x[: 1 + min(order, 1) * directions].to(dtype)
         params = sampled(row, network([5, 2], dtype), x)
         leaves = [t.clone().requires_grad_() for t in (x, *params)]
@@ -335,20 +337,22 @@ def scalar_oracle(x: Tensor, params, order: int = 3) -> Tensor:
     return (oracle(x, 1, order, params, [TANH]) ** 2).sum()
 
 
+def along_ones(f):
+    return lambda x, p: torch.func.jvp(lambda x: f(x, p), (x,), (torch.ones_like(x),))
+
+
+GRAD = functools.partial(torch.func.grad, argnums=(0, 1))
 TRANSFORMS = {
-    "grad": (lambda f: torch.func.grad(f, argnums=(0, 1)), None),
-    "jacrev of grad": (lambda f: torch.func.jacrev(torch.func.grad(f, argnums=1)), None),
-    "hessian": (torch.func.hessian, None),
-    "jvp": (lambda f: lambda x, p: torch.func.jvp(lambda x: f(x, p), (x,), (torch.ones_like(x),)), None),
-    "jvp of grad": (
-        lambda f: lambda x, p: torch.func.jvp(lambda x: torch.func.grad(f, 1)(x, p), (x,), (torch.ones_like(x),)),
-        None,
-    ),
-    "vmap of grad, points": (lambda f: torch.vmap(torch.func.grad(f, argnums=(0, 1)), in_dims=(0, None)), "x"),
-    "vmap of grad, parameters": (lambda f: torch.vmap(torch.func.grad(f, argnums=(0, 1)), in_dims=(None, 0)), "p"),
-    "vmap of grad, both": (lambda f: torch.vmap(torch.func.grad(f, argnums=(0, 1))), "xp"),
+    "grad": (GRAD, ""),
+    "jacrev of grad": (lambda f: torch.func.jacrev(torch.func.grad(f, argnums=1)), ""),
+    "hessian": (torch.func.hessian, ""),
+    "jvp": (along_ones, ""),
+    "jvp of grad": (lambda f: along_ones(torch.func.grad(f, argnums=1)), ""),
+    "vmap of grad, points": (lambda f: torch.vmap(GRAD(f), in_dims=(0, None)), "x"),
+    "vmap of grad, parameters": (lambda f: torch.vmap(GRAD(f), in_dims=(None, 0)), "p"),
+    "vmap of grad, both": (lambda f: torch.vmap(GRAD(f)), "xp"),
     "vmap of hessian": (lambda f: torch.vmap(torch.func.hessian(f), in_dims=(0, None)), "x"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch.func.jvp itself triggers it once
@@ -356,9 +360,9 @@ TRANSFORMS = {
 def test_func_transforms(name: str) -> None:
     transform, mapped = TRANSFORMS[name]
     x, params = points(5, 1, 1, 1), tuple(network([1, 4, 1]))
-    if mapped and "x" in mapped:
+    if "x" in mapped:
         x = torch.stack([x, 2 * x])
-    if mapped and "p" in mapped:
+    if "p" in mapped:
         params = tuple(torch.stack([p, -p]) for p in params)
     torch.testing.assert_close(
         transform(scalar)(x, params), transform(scalar_oracle)(x, params), rtol=1e-9, atol=1e-9
@@ -417,7 +421,7 @@ torch.testing.assert_close(mapped(stack), torch.stack([loss(x, params) for x in 
 
 @pytest.mark.slow
 def test_compile_fullgraph() -> None:
-    # In its own process: the compiler cannot trace the argument checks that pytest puts around every function.
+    # In its own process: the compiler cannot trace the argument checks that pytest puts around functions.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=False
@@ -431,11 +435,8 @@ def test_operator_registration() -> None:
         torch.ops.ntangent.dense_jet.default, (x, params, [1, 3, 0], ["tanh"], True),
         test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
     )  # fmt: skip
-    for save in (True, False):
-        out = torch.vmap(lambda x: torch.ops.ntangent.dense_jet(x, params, [1, 3, 0], ["tanh"], save)[0])(
-            x[None]
-        )
-        torch.testing.assert_close(out[0], run(x, 1, 3, params, [TANH]))
+    out = torch.vmap(lambda x: torch.ops.ntangent.dense_jet(x, params, [1, 3, 0], ["tanh"], True)[0])(x[None])
+    torch.testing.assert_close(out[0], run(x, 1, 3, params, [TANH]))
 
 
 # --- one activation at a time ------------------------------------------------------------------------------
@@ -495,12 +496,13 @@ def test_layers_one_by_one_agree_with_the_fused_pass(monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(second, torch.autograd.grad(sum(f.square().sum() for f in again), params))
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------------------
 
 ULP = {F64: 2.0**-52, F32: 2.0**-23}
 EXACT = {
     "tanh": mpmath.tanh, "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)), "sin": mpmath.sin, "cos": mpmath.cos,
-    "exp": mpmath.exp, "softplus": lambda x: mpmath.log1p(mpmath.exp(x)), "erf": mpmath.erf, "erfc": mpmath.erfc,
+    "exp": mpmath.exp, "softplus": lambda x: mpmath.log1p(mpmath.exp(x)), "erf": mpmath.erf,
+    "erfc": mpmath.erfc,
     "silu": lambda x: x / (1 + mpmath.exp(-x)), "gelu": lambda x: x * mpmath.erfc(-x / mpmath.sqrt(2)) / 2,
     "gaussian": lambda x: mpmath.exp(-x * x), "atan": mpmath.atan, "sinh": mpmath.sinh, "expm1": mpmath.expm1,
     "asinh": mpmath.asinh, "mish": lambda x: x * mpmath.tanh(mpmath.log1p(mpmath.exp(x))),
@@ -528,10 +530,8 @@ def test_values_to_a_few_ulp(name: str, dtype: torch.dtype) -> None:
                 assert abs(yi) <= tiny or math.isinf(yi)
                 continue
             worst = max(worst, float(abs(yi - exact) / abs(exact)) / ULP[dtype])
-    # Where the argument of exp is a rounded square, or a small value a difference, the function is ill-conditioned.
-    assert worst <= {"gaussian": 150, "gelu": 150, "mish": 8, "silu": 6, "sin": 40, "cos": 40}.get(name, 4), (
-        f"{worst:.1f} ulp"
-    )
+    # The rounded argument of exp or erfc costs digits where these are steep.
+    assert worst <= {"gaussian": 150, "gelu": 150}.get(name, 4), f"{worst:.1f} ulp"
 
 
 @pytest.mark.parametrize("dtype", [F64, F32], ids=["f64", "f32"])
@@ -581,7 +581,7 @@ def test_padding_of_a_ragged_tile_is_harmless() -> None:
     assert params[0].grad.isfinite().all()
 
 
-# --- threads, determinism, errors ----------------------------------------------------------------------------
+# --- threads, determinism, errors ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

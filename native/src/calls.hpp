@@ -197,7 +197,7 @@ void step_forward(const int64_t* plan, long size, const void* a, void* y, void* 
             e.read(static_cast<const T*>(a), c, e.rows_in, e.rows_in, z, false);
             Step<T> step = e.step(c);
             step.z = z, step.y = values;
-            entry.forward[unrolled(e.shape.order)](step);
+            apply_forward<T>(entry, step, e.shape.order);
             e.write(values, c, e.rows, 2 * e.rows, static_cast<T*>(y));
             if (s) e.write(values + e.rows, c, entry.keep == KEEP_SLOPE ? e.rows : 1, 2 * e.rows, static_cast<T*>(s));
         }

@@ -42,7 +42,7 @@ template <class T> void forward_block(const Network<T>& net, long b, Work<T>& w,
         if (net.kinds[l] >= 0) {
             Step<T> s = net.step(l, here);
             s.z = w.z, s.y = y;
-            row_entry<T>(net.kinds[l]).forward[unrolled(net.shape.order)](s);
+            apply_forward<T>(row_entry<T>(net.kinds[l]), s, net.shape.order);
         } else if (l < last) {
             copy_layer<T>(net, l, here, w.z, bias, y);
         } else {

@@ -12,14 +12,14 @@ template <class T> struct Row0 {
     static constexpr const char* signature = "tanh#8b26f84b02b7";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_tanh<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], p1[cap(N)];
@@ -30,7 +30,7 @@ template <class T> struct Row0 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) q0[k] = square(z1, k);
             if (k < n) p1[k] = T(-1.0) * q0[k];
             y[k] = z1[k];
@@ -56,14 +56,14 @@ template <class T> struct Row1 {
     static constexpr const char* signature = "sigmoid#04ebb0419400";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_sigmoid<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], p1[cap(N)];
@@ -74,7 +74,7 @@ template <class T> struct Row1 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) q0[k] = square(z1, k);
             if (k < n) p1[k] = z1[k] + T(-1.0) * q0[k];
             y[k] = z1[k];
@@ -100,14 +100,14 @@ template <class T> struct Row2 {
     static constexpr const char* signature = "sin#f5cefb234a2c";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_sin<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -119,8 +119,8 @@ template <class T> struct Row2 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * z1[k];
             y[k] = z1[k];
@@ -135,14 +135,14 @@ template <class T> struct Row3 {
     static constexpr const char* signature = "cos#d506fc494fa2";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_cos<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -154,8 +154,8 @@ template <class T> struct Row3 {
         s[0] = p2[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * z1[k];
             y[k] = z2[k];
@@ -170,14 +170,14 @@ template <class T> struct Row4 {
     static constexpr const char* signature = "tan#d7dfbb48e755";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_tan<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], p1[cap(N)];
@@ -188,7 +188,7 @@ template <class T> struct Row4 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) q0[k] = square(z1, k);
             if (k < n) p1[k] = q0[k];
             y[k] = z1[k];
@@ -214,14 +214,14 @@ template <class T> struct Row5 {
     static constexpr const char* signature = "atan#9bbe18cee672";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_atan<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -235,8 +235,8 @@ template <class T> struct Row5 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             q1[k] = convolve(a, q0, k);
             p1[k] = z2[k];
@@ -253,14 +253,14 @@ template <class T> struct Row6 {
     static constexpr const char* signature = "sinh#7c5aeb71866e";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_sinh<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -272,8 +272,8 @@ template <class T> struct Row6 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             p1[k] = z2[k];
             p2[k] = z1[k];
             y[k] = z1[k];
@@ -288,14 +288,14 @@ template <class T> struct Row7 {
     static constexpr const char* signature = "cosh#9d8774764fb0";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_cosh<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -307,8 +307,8 @@ template <class T> struct Row7 {
         s[0] = p2[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             p1[k] = z2[k];
             p2[k] = z1[k];
             y[k] = z2[k];
@@ -323,14 +323,14 @@ template <class T> struct Row8 {
     static constexpr const char* signature = "asinh#6174ecb991af";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_asinh<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -345,8 +345,8 @@ template <class T> struct Row8 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             q1[k] = convolve(z2, q0, k);
             q2[k] = convolve(a, q1, k);
@@ -358,20 +358,259 @@ template <class T> struct Row8 {
     }
 };
 
-// exp
+// asin
 template <class T> struct Row9 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "asin#34bb047751fc";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_asin<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)], p2[cap(N)];
+        z1[0] = start[0];
+        z2[0] = start[1];
+        q0[0] = square(z2, 0);
+        q1[0] = convolve(z2, q0, 0);
+        q2[0] = convolve(a, q1, 0);
+        p1[0] = z2[0];
+        p2[0] = q2[0];
+        y[0] = z1[0];
+        s[0] = p1[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
+            q0[k] = square(z2, k);
+            q1[k] = convolve(z2, q0, k);
+            q2[k] = convolve(a, q1, k);
+            p1[k] = z2[k];
+            p2[k] = q2[k];
+            y[k] = z1[k];
+            s[k] = p1[k];
+        }
+    }
+};
+
+// acos
+template <class T> struct Row10 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "acos#d27ebdf85ed8";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_acos<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)], p2[cap(N)];
+        z1[0] = start[0];
+        z2[0] = start[1];
+        q0[0] = square(z2, 0);
+        q1[0] = convolve(z2, q0, 0);
+        q2[0] = convolve(a, q1, 0);
+        p1[0] = T(-1.0) * z2[0];
+        p2[0] = q2[0];
+        y[0] = z1[0];
+        s[0] = p1[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
+            q0[k] = square(z2, k);
+            q1[k] = convolve(z2, q0, k);
+            q2[k] = convolve(a, q1, k);
+            p1[k] = T(-1.0) * z2[k];
+            p2[k] = q2[k];
+            y[k] = z1[k];
+            s[k] = p1[k];
+        }
+    }
+};
+
+// acosh
+template <class T> struct Row11 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "acosh#09e00fe7d97b";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_acosh<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)], p2[cap(N)];
+        z1[0] = start[0];
+        z2[0] = start[1];
+        q0[0] = square(z2, 0);
+        q1[0] = convolve(z2, q0, 0);
+        q2[0] = convolve(a, q1, 0);
+        p1[0] = z2[0];
+        p2[0] = T(-1.0) * q2[0];
+        y[0] = z1[0];
+        s[0] = p1[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
+            q0[k] = square(z2, k);
+            q1[k] = convolve(z2, q0, k);
+            q2[k] = convolve(a, q1, k);
+            p1[k] = z2[k];
+            p2[k] = T(-1.0) * q2[k];
+            y[k] = z1[k];
+            s[k] = p1[k];
+        }
+    }
+};
+
+// atanh
+template <class T> struct Row12 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "atanh#12f90e182de4";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_atanh<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
+        z1[0] = start[0];
+        z2[0] = start[1];
+        q0[0] = square(z2, 0);
+        q1[0] = convolve(a, q0, 0);
+        p1[0] = z2[0];
+        p2[0] = T(2.0) * q1[0];
+        y[0] = z1[0];
+        s[0] = p1[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
+            q0[k] = square(z2, k);
+            q1[k] = convolve(a, q0, k);
+            p1[k] = z2[k];
+            p2[k] = T(2.0) * q1[k];
+            y[k] = z1[k];
+            s[k] = p1[k];
+        }
+    }
+};
+
+// erfinv
+template <class T> struct Row13 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "erfinv#f8793fc10365";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_erfinv<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
+        z1[0] = start[0];
+        z2[0] = start[1];
+        q0[0] = square(z2, 0);
+        q1[0] = convolve(z1, q0, 0);
+        p1[0] = z2[0];
+        p2[0] = T(2.0) * q1[0];
+        y[0] = z1[0];
+        s[0] = p1[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
+            q0[k] = square(z2, k);
+            q1[k] = convolve(z1, q0, k);
+            p1[k] = z2[k];
+            p2[k] = T(2.0) * q1[k];
+            y[k] = z1[k];
+            s[k] = p1[k];
+        }
+    }
+};
+
+// softsign
+template <class T> struct Row14 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "softsign#de81461c275c";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_softsign<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p2[cap(N)];
+        z2[0] = start[1];
+        q0[0] = square(z2, 0);
+        q1[0] = convolve(a, z2, 0);
+        q2[0] = convolve(a, q0, 0);
+        p2[0] = T(-1.0) * m1 * q0[0];
+        y[0] = q1[0];
+        s[0] = z2[0] + T(-1.0) * m1 * q2[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z2[k] = advance(b, p2, k, degree);
+            q0[k] = square(z2, k);
+            q1[k] = convolve(a, z2, k);
+            q2[k] = convolve(a, q0, k);
+            p2[k] = T(-1.0) * m1 * q0[k];
+            y[k] = q1[k];
+            s[k] = z2[k] + T(-1.0) * m1 * q2[k];
+        }
+    }
+};
+
+// exp
+template <class T> struct Row15 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "exp#52ed98af22fb";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_exp<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], p1[cap(N)];
@@ -381,7 +620,7 @@ template <class T> struct Row9 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) p1[k] = z1[k];
             y[k] = z1[k];
         }
@@ -398,19 +637,19 @@ template <class T> struct Row9 {
 };
 
 // expm1
-template <class T> struct Row10 {
+template <class T> struct Row16 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "expm1#f312d785a2ae";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_expm1<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], p1[cap(N)];
@@ -420,7 +659,7 @@ template <class T> struct Row10 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) p1[k] = z1[k];
             y[k] = z1[k];
         }
@@ -437,19 +676,19 @@ template <class T> struct Row10 {
 };
 
 // log
-template <class T> struct Row11 {
+template <class T> struct Row17 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "log#38d49f4d3839";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_log<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -462,8 +701,8 @@ template <class T> struct Row11 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * q0[k];
@@ -474,19 +713,19 @@ template <class T> struct Row11 {
 };
 
 // log1p
-template <class T> struct Row12 {
+template <class T> struct Row18 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "log1p#16184f459c36";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_log1p<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -499,8 +738,8 @@ template <class T> struct Row12 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * q0[k];
@@ -511,19 +750,19 @@ template <class T> struct Row12 {
 };
 
 // sqrt
-template <class T> struct Row13 {
+template <class T> struct Row19 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "sqrt#4604264e0d07";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_sqrt<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -537,8 +776,8 @@ template <class T> struct Row13 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             q1[k] = convolve(z2, q0, k);
             p1[k] = T(0.5) * z2[k];
@@ -550,19 +789,19 @@ template <class T> struct Row13 {
 };
 
 // rsqrt
-template <class T> struct Row14 {
+template <class T> struct Row20 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "rsqrt#78df7bd5b539";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_rsqrt<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)];
@@ -574,7 +813,7 @@ template <class T> struct Row14 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) q0[k] = square(z1, k);
             if (k < n) q1[k] = convolve(z1, q0, k);
             if (k < n) p1[k] = T(-0.5) * q1[k];
@@ -598,19 +837,19 @@ template <class T> struct Row14 {
 };
 
 // reciprocal
-template <class T> struct Row15 {
+template <class T> struct Row21 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "reciprocal#c21361badb8d";
     static constexpr Keep keep = Keep(0);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_reciprocal<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], p1[cap(N)];
@@ -621,7 +860,7 @@ template <class T> struct Row15 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             if (k < n) q0[k] = square(z1, k);
             if (k < n) p1[k] = T(-1.0) * q0[k];
             y[k] = z1[k];
@@ -642,18 +881,18 @@ template <class T> struct Row15 {
 };
 
 // square
-template <class T> struct Row16 {
+template <class T> struct Row22 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "square#b1b99a9b5a0d";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         (void)x, (void)z, (void)p;
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V q0[cap(N)];
         q0[0] = square(a, 0);
         y[0] = q0[0];
@@ -668,18 +907,18 @@ template <class T> struct Row16 {
 };
 
 // identity
-template <class T> struct Row17 {
+template <class T> struct Row23 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "identity#1c85004d59c6";
     static constexpr Keep keep = Keep(1);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         (void)x, (void)z, (void)p;
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         y[0] = a[0];
         s[0] = V{} + T(1.0);
         NTG_UNROLL
@@ -699,19 +938,19 @@ template <class T> struct Row17 {
 };
 
 // softplus
-template <class T> struct Row18 {
+template <class T> struct Row24 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "softplus#d2a1cd85702f";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_softplus<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -724,8 +963,8 @@ template <class T> struct Row18 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             p1[k] = z2[k];
             p2[k] = z2[k] + T(-1.0) * q0[k];
@@ -736,19 +975,19 @@ template <class T> struct Row18 {
 };
 
 // logsigmoid
-template <class T> struct Row19 {
+template <class T> struct Row25 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "logsigmoid#799881b79832";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_logsigmoid<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -761,8 +1000,8 @@ template <class T> struct Row19 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z2, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * z2[k] + q0[k];
@@ -773,19 +1012,19 @@ template <class T> struct Row19 {
 };
 
 // silu
-template <class T> struct Row20 {
+template <class T> struct Row26 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "silu#d167db7fa4a4";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_silu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)];
@@ -798,7 +1037,7 @@ template <class T> struct Row20 {
         s[0] = z1[0] + q1[0] + T(-1.0) * q2[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             q0[k] = square(z1, k);
             q1[k] = convolve(a, z1, k);
             q2[k] = convolve(a, q0, k);
@@ -810,19 +1049,19 @@ template <class T> struct Row20 {
 };
 
 // mish
-template <class T> struct Row21 {
+template <class T> struct Row27 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "mish#648aa67e2f39";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_mish<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], q3[cap(N)], q4[cap(N)], q5[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -840,8 +1079,8 @@ template <class T> struct Row21 {
         s[0] = z1[0] + q4[0] + T(-1.0) * q5[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = square(z1, k);
             q1[k] = convolve(z2, q0, k);
             q2[k] = square(z2, k);
@@ -857,19 +1096,19 @@ template <class T> struct Row21 {
 };
 
 // erf
-template <class T> struct Row22 {
+template <class T> struct Row28 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "erf#0a74451d285d";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_erf<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -882,8 +1121,8 @@ template <class T> struct Row22 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = convolve(a, z2, k);
             p1[k] = z2[k];
             p2[k] = T(-2.0) * q0[k];
@@ -894,19 +1133,19 @@ template <class T> struct Row22 {
 };
 
 // erfc
-template <class T> struct Row23 {
+template <class T> struct Row29 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "erfc#51745a7a61ff";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_erfc<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -919,8 +1158,8 @@ template <class T> struct Row23 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = convolve(a, z2, k);
             p1[k] = T(-1.0) * z2[k];
             p2[k] = T(-2.0) * q0[k];
@@ -931,19 +1170,19 @@ template <class T> struct Row23 {
 };
 
 // gelu
-template <class T> struct Row24 {
+template <class T> struct Row30 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "gelu#761b2de9862e";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_gelu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -957,8 +1196,8 @@ template <class T> struct Row24 {
         s[0] = z1[0] + q0[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = convolve(a, z2, k);
             q1[k] = convolve(a, z1, k);
             p1[k] = z2[k];
@@ -970,19 +1209,19 @@ template <class T> struct Row24 {
 };
 
 // gaussian
-template <class T> struct Row25 {
+template <class T> struct Row31 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "gaussian#a40c0fe4564e";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = true;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_gaussian<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], p1[cap(N)];
@@ -993,7 +1232,7 @@ template <class T> struct Row25 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             q0[k] = convolve(a, z1, k);
             p1[k] = T(-2.0) * q0[k];
             y[k] = z1[k];
@@ -1003,19 +1242,19 @@ template <class T> struct Row25 {
 };
 
 // tanhshrink
-template <class T> struct Row26 {
+template <class T> struct Row32 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "tanhshrink#33da1b66e063";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_tanhshrink<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], p1[cap(N)];
@@ -1026,7 +1265,7 @@ template <class T> struct Row26 {
         s[0] = q0[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             q0[k] = square(z1, k);
             p1[k] = T(-1.0) * q0[k];
             y[k] = T(-1.0) * z1[k] + a[k];
@@ -1036,19 +1275,19 @@ template <class T> struct Row26 {
 };
 
 // gelu_tanh
-template <class T> struct Row27 {
+template <class T> struct Row33 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "gelu_tanh#c60b6b396598";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_gelu_tanh<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], q3[cap(N)], q4[cap(N)], q5[cap(N)], q6[cap(N)], p1[cap(N)];
@@ -1065,7 +1304,7 @@ template <class T> struct Row27 {
         s[0] = T(0.5) + T(0.5) * z1[0] + T(0.3989422804014327) * a[0] + T(-0.3989422804014327) * q4[0] + T(0.05351611220445019) * q5[0] + T(-0.05351611220445019) * q6[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             q0[k] = square(z1, k);
             q1[k] = square(a, k);
             q2[k] = convolve(a, z1, k);
@@ -1081,19 +1320,19 @@ template <class T> struct Row27 {
 };
 
 // relu
-template <class T> struct Row28 {
+template <class T> struct Row34 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "relu#b820a2a60db8";
     static constexpr Keep keep = Keep(1);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_relu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         y[0] = m1 * a[0];
         s[0] = V{} + m1;
@@ -1114,19 +1353,19 @@ template <class T> struct Row28 {
 };
 
 // abs
-template <class T> struct Row29 {
+template <class T> struct Row35 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "abs#b2d9fd7493fc";
     static constexpr Keep keep = Keep(1);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_abs<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         y[0] = m1 * a[0];
         s[0] = V{} + m1;
@@ -1147,19 +1386,82 @@ template <class T> struct Row29 {
 };
 
 // relu6
-template <class T> struct Row30 {
+template <class T> struct Row36 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "relu6#d471acca5cf5";
     static constexpr Keep keep = Keep(1);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_relu6<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        const V m2 = start[1];
+        y[0] = m2 + m1 * a[0];
+        s[0] = V{} + m1;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            y[k] = m1 * a[k];
+        }
+    }
+    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
         const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+        (void)n, (void)y;
+        s[0] = s0;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            s[k] = V{};
+        }
+    }
+};
+
+// hardswish
+template <class T> struct Row37 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "hardswish#89a46589faf8";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_hardswish<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        const V m2 = start[1];
+        V q0[cap(N)];
+        q0[0] = square(a, 0);
+        y[0] = m2 * a[0] + T(0.5) * m1 * a[0] + T(0.16666666666666666) * m1 * q0[0];
+        s[0] = m2 + T(0.5) * m1 + T(0.3333333333333333) * m1 * a[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            q0[k] = square(a, k);
+            y[k] = m2 * a[k] + T(0.5) * m1 * a[k] + T(0.16666666666666666) * m1 * q0[k];
+            s[k] = T(0.3333333333333333) * m1 * a[k];
+        }
+    }
+};
+
+// hardsigmoid
+template <class T> struct Row38 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "hardsigmoid#9ffff7d5c0c3";
+    static constexpr Keep keep = Keep(1);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0)};
+        start_hardsigmoid<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         const V m2 = start[1];
         y[0] = m2 + m1 * a[0];
@@ -1181,19 +1483,19 @@ template <class T> struct Row30 {
 };
 
 // elu[1.0,1.0]
-template <class T> struct Row31 {
+template <class T> struct Row39 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "elu[1.0,1.0]#a3bfa4ce0c4c";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(1.0), T(1.0)};
         start_elu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
@@ -1204,7 +1506,7 @@ template <class T> struct Row31 {
         s[0] = z2[0] + m1 + T(-1.0) * m1 * z2[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z2[k] = advance(b, p2, k);
+            z2[k] = advance(b, p2, k, degree);
             p2[k] = z2[k];
             y[k] = z2[k] + T(-1.0) * m1 * z2[k] + m1 * a[k];
             s[k] = z2[k] + T(-1.0) * m1 * z2[k];
@@ -1213,19 +1515,19 @@ template <class T> struct Row31 {
 };
 
 // elu[1.6732632423543772,1.0507009873554805]
-template <class T> struct Row32 {
+template <class T> struct Row40 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "elu[1.6732632423543772,1.0507009873554805]#bf854016a750";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(1.6732632423543772), T(1.0507009873554805)};
         start_elu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
@@ -1236,7 +1538,7 @@ template <class T> struct Row32 {
         s[0] = T(1.7580993408473766) * z2[0] + T(1.0507009873554805) * m1 + T(-1.7580993408473766) * m1 * z2[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z2[k] = advance(b, p2, k);
+            z2[k] = advance(b, p2, k, degree);
             p2[k] = z2[k];
             y[k] = T(1.7580993408473766) * z2[k] + T(-1.7580993408473766) * m1 * z2[k] + T(1.0507009873554805) * m1 * a[k];
             s[k] = T(1.7580993408473766) * z2[k] + T(-1.7580993408473766) * m1 * z2[k];
@@ -1245,19 +1547,19 @@ template <class T> struct Row32 {
 };
 
 // leaky_relu[0.01]
-template <class T> struct Row33 {
+template <class T> struct Row41 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "leaky_relu[0.01]#0a0214c51f3f";
     static constexpr Keep keep = Keep(1);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0.01)};
         start_relu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         y[0] = T(0.01) * a[0] + T(0.99) * m1 * a[0];
         s[0] = V{} + T(0.01) + T(0.99) * m1;
@@ -1277,20 +1579,188 @@ template <class T> struct Row33 {
     }
 };
 
+// hardtanh[-1.0,1.0]
+template <class T> struct Row42 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "hardtanh[-1.0,1.0]#e156dbd470f8";
+    static constexpr Keep keep = Keep(1);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(-1.0), T(1.0)};
+        start_hardtanh<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        const V m2 = start[1];
+        y[0] = m2 + m1 * a[0];
+        s[0] = V{} + m1;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            y[k] = m1 * a[k];
+        }
+    }
+    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
+        const int n = N ? N : order;
+        (void)n, (void)y;
+        s[0] = s0;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            s[k] = V{};
+        }
+    }
+};
+
+// softshrink[0.5]
+template <class T> struct Row43 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "softshrink[0.5]#a5cc1b9aa5eb";
+    static constexpr Keep keep = Keep(1);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0.5)};
+        start_softshrink<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        const V m2 = start[1];
+        y[0] = m2 + m1 * a[0];
+        s[0] = V{} + m1;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            y[k] = m1 * a[k];
+        }
+    }
+    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
+        const int n = N ? N : order;
+        (void)n, (void)y;
+        s[0] = s0;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            s[k] = V{};
+        }
+    }
+};
+
+// hardshrink[0.5]
+template <class T> struct Row44 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "hardshrink[0.5]#8e6ff696c01d";
+    static constexpr Keep keep = Keep(1);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0.5)};
+        start_hardshrink<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        const V m2 = start[1];
+        y[0] = m2 + m1 * a[0];
+        s[0] = V{} + m1;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            y[k] = m1 * a[k];
+        }
+    }
+    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
+        const int n = N ? N : order;
+        (void)n, (void)y;
+        s[0] = s0;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            s[k] = V{};
+        }
+    }
+};
+
+// threshold[0.5,-1.0]
+template <class T> struct Row45 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "threshold[0.5,-1.0]#0143b36bdea2";
+    static constexpr Keep keep = Keep(1);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(0.5), T(-1.0)};
+        start_threshold<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        const V m2 = start[1];
+        y[0] = m2 + m1 * a[0];
+        s[0] = V{} + m1;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            y[k] = m1 * a[k];
+        }
+    }
+    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
+        const int n = N ? N : order;
+        (void)n, (void)y;
+        s[0] = s0;
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            s[k] = V{};
+        }
+    }
+};
+
+// celu[2.0]
+template <class T> struct Row46 {
+    using V = typename Vec<T>::type;
+    static constexpr const char* signature = "celu[2.0]#2237b59aef9b";
+    static constexpr Keep keep = Keep(2);
+    static constexpr bool unrolled = false;
+    static NTG_INLINE void start(V x, V* z, V* p) {
+        const T parameters[] = {T(2.0)};
+        start_celu<T>(x, z, p, parameters);
+    }
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
+        const V m1 = start[0];
+        V b[cap(N)];
+        scale_by_order<N>(n, a, b);
+        V z2[cap(N)], p2[cap(N)];
+        z2[0] = start[1];
+        p2[0] = T(0.5) * z2[0];
+        y[0] = T(-2.0) + T(2.0) * z2[0] + T(2.0) * m1 + T(-2.0) * m1 * z2[0] + m1 * a[0];
+        s[0] = z2[0] + m1 + T(-1.0) * m1 * z2[0];
+        NTG_UNROLL
+        for (int k = 1; k <= n; k++) {
+            z2[k] = advance(b, p2, k, degree);
+            p2[k] = T(0.5) * z2[k];
+            y[k] = T(2.0) * z2[k] + T(-2.0) * m1 * z2[k] + m1 * a[k];
+            s[k] = z2[k] + T(-1.0) * m1 * z2[k];
+        }
+    }
+};
+
 // relu_power[2]
-template <class T> struct Row34 {
+template <class T> struct Row47 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "relu_power[2]#41bb5850ee90";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_relu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         V q0[cap(N)];
         q0[0] = square(a, 0);
@@ -1306,19 +1776,19 @@ template <class T> struct Row34 {
 };
 
 // relu_power[3]
-template <class T> struct Row35 {
+template <class T> struct Row48 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "relu_power[3]#bf3f20ef599d";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_relu<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         const V m1 = start[0];
         V q0[cap(N)], q1[cap(N)];
         q0[0] = square(a, 0);
@@ -1336,19 +1806,19 @@ template <class T> struct Row35 {
 };
 
 // power[2.5]
-template <class T> struct Row36 {
+template <class T> struct Row49 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "power[2.5]#79788af4c89e";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(2.5)};
         start_power<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
@@ -1362,8 +1832,8 @@ template <class T> struct Row36 {
         s[0] = p1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
-            z2[k] = advance(b, p2, k);
+            z1[k] = advance(b, p1, k, degree);
+            z2[k] = advance(b, p2, k, degree);
             q0[k] = convolve(z1, z2, k);
             q1[k] = square(z2, k);
             p1[k] = T(2.5) * q0[k];
@@ -1375,19 +1845,19 @@ template <class T> struct Row36 {
 };
 
 // power[-2]
-template <class T> struct Row37 {
+template <class T> struct Row50 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "power[-2]#1aed2e0deb6f";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_reciprocal<T>(x, z, p, parameters);
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V b[cap(N)];
         scale_by_order<N>(n, a, b);
         V z1[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)];
@@ -1399,7 +1869,7 @@ template <class T> struct Row37 {
         s[0] = T(-2.0) * q1[0];
         NTG_UNROLL
         for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k);
+            z1[k] = advance(b, p1, k, degree);
             q0[k] = square(z1, k);
             q1[k] = convolve(z1, q0, k);
             p1[k] = T(-1.0) * q0[k];
@@ -1410,18 +1880,18 @@ template <class T> struct Row37 {
 };
 
 // power[3]
-template <class T> struct Row38 {
+template <class T> struct Row51 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "power[3]#30cbcf78c8a6";
     static constexpr Keep keep = Keep(2);
     static constexpr bool unrolled = false;
-    static NTG_INLINE void start(V x, V* z, V* p, const T*) {
+    static NTG_INLINE void start(V x, V* z, V* p) {
         (void)x, (void)z, (void)p;
     }
-    template <int N> static NTG_INLINE void series(int order, const V* a, const V* start, const V* slope,
-                                                   V* y, V* s, const T*) {
-        const int n = N ? N : order;
-        (void)n, (void)start, (void)slope;
+    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
+                                                          const V* slope, V* y, V* s) {
+        const int n = N ? N : order, degree = M ? M : n;
+        (void)n, (void)degree, (void)start, (void)slope;
         V q0[cap(N)], q1[cap(N)];
         q0[0] = square(a, 0);
         q1[0] = convolve(a, q0, 0);
@@ -1437,8 +1907,8 @@ template <class T> struct Row38 {
     }
 };
 
-constexpr int ROWS = 39;
-#define NTG_EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31) X(32) X(33) X(34) X(35) X(36) X(37) X(38)
+constexpr int ROWS = 52;
+#define NTG_EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27) X(28) X(29) X(30) X(31) X(32) X(33) X(34) X(35) X(36) X(37) X(38) X(39) X(40) X(41) X(42) X(43) X(44) X(45) X(46) X(47) X(48) X(49) X(50) X(51)
 
 }  // namespace
 }  // namespace NTG_NS

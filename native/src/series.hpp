@@ -43,13 +43,18 @@ template <int N, class V> NTG_INLINE void scale_by_order(int n, const V* a, V* b
     for (int j = 1; j <= n; j++) b[j] = a[j] * T(j);
 }
 
-// z_k of z' = p a', where b_j = j a_j.
-template <class V> NTG_INLINE V advance(const V* b, const V* p, int k) {
+// z_k of z' = p a', where b_j = j a_j vanishes for j > degree. Only one multiply-add waits for p_{k-1}.
+template <class V> NTG_INLINE V advance(const V* b, const V* p, int k, int degree) {
     typedef decltype(b[0][0] + b[0][0]) T;
-    V sum = b[k] * p[0];
+    const T inverse = T(1) / T(k);
+    const int top = k < degree ? k : degree;
+    if (top == 0) return V{};
+    const V newest = b[1] * inverse;
+    if (top == 1) return newest * p[k - 1];
+    V sum = b[top] * p[k - top];
     NTG_UNROLL
-    for (int j = k - 1; j >= 1; j--) sum += b[j] * p[k - j];
-    return sum * (T(1) / T(k));
+    for (int j = top - 1; j >= 2; j--) sum += b[j] * p[k - j];
+    return sum * inverse + newest * p[k - 1];
 }
 
 }  // namespace

@@ -169,6 +169,92 @@ NTG_START(power) {
     z[0] = each<T>(x, [exponent](T v) { return std::pow(v, exponent); });
     z[1] = T(1) / x;
 }
+NTG_START(asin) {
+    NTG_UNUSED;
+    z[0] = each<T>(x, [](T v) { return std::asin(v); });
+    z[1] = T(1) / each<T>((T(1) - x) * (T(1) + x), [](T v) { return std::sqrt(v); });
+}
+NTG_START(acos) {
+    NTG_UNUSED;
+    start_asin<T>(x, z, p, par);
+    z[0] = each<T>(x, [](T v) { return std::acos(v); });
+}
+NTG_START(acosh) {
+    NTG_UNUSED;
+    z[0] = each<T>(x, [](T v) { return std::acosh(v); });
+    z[1] = T(1) / each<T>((x - T(1)) * (x + T(1)), [](T v) { return std::sqrt(v); });
+}
+NTG_START(atanh) {
+    NTG_UNUSED;
+    z[0] = each<T>(x, [](T v) { return std::atanh(v); });
+    z[1] = T(1) / ((T(1) - x) * (T(1) + x));
+}
+// Winitzki's approximation, then Halley's iteration on the tail 1 - |x|, which keeps its digits near 1.
+template <class T> NTG_INLINE T inverse_erf(T x) {
+    const T size = std::fabs(x);
+    if (!(size < T(1))) return size == T(1) ? std::copysign(std::numeric_limits<T>::infinity(), x) : x * NAN;
+    const T a = T(0.147), l = std::log1p(-x * x), t = T(4.33075024300) + T(0.5) * l;
+    T y = std::sqrt(std::fmax(std::sqrt(t * t - l / a) - t, T(0)));
+    for (int i = 0; i < 3; i++) {
+        const T miss = size < T(0.5) ? std::erf(y) - size : (T(1) - size) - std::erfc(y);
+        const T step = miss * T(0.88622692545275801365) * std::exp(y * y);
+        y -= step / (T(1) + y * step);
+    }
+    return std::copysign(y, x);
+}
+NTG_START(erfinv) {
+    NTG_UNUSED;
+    z[0] = each<T>(x, [](T v) { return inverse_erf<T>(v); });
+    z[1] = T(0.88622692545275801365) * each<T>(z[0], [](T v) { return std::exp(v * v); });
+}
+template <class T> NTG_INLINE vec<T> sign_of(vec<T> x) { return above<T>(x, T(0)) - above<T>(-x, T(0)); }
+template <class T> NTG_INLINE vec<T> at_least(vec<T> x, T bound) {
+    return choose<T>(x >= bound, spread<T>(T(1)), vec<T>{});
+}
+template <class T> NTG_INLINE vec<T> between(vec<T> x, T low, T high) {
+    return above<T>(x, low) * above<T>(-x, -high);
+}
+NTG_START(softsign) {
+    NTG_UNUSED;
+    z[0] = sign_of<T>(x);
+    z[1] = T(1) / (T(1) + magnitude<T>(x));
+}
+NTG_START(hardswish) {
+    NTG_UNUSED;
+    z[0] = between<T>(x, T(-3), T(3));
+    z[1] = at_least<T>(x, T(3));
+}
+NTG_START(hardsigmoid) {
+    NTG_UNUSED;
+    const vec<T> inside = between<T>(x, T(-3), T(3));
+    z[0] = inside / T(6);
+    z[1] = inside / T(2) + at_least<T>(x, T(3));
+}
+NTG_START(hardtanh) {
+    NTG_UNUSED;
+    z[0] = between<T>(x, par[0], par[1]);
+    z[1] = par[0] * at_least<T>(-x, -par[0]) + par[1] * at_least<T>(x, par[1]);
+}
+NTG_START(softshrink) {
+    NTG_UNUSED;
+    z[0] = above<T>(magnitude<T>(x), par[0]);
+    z[1] = -par[0] * sign_of<T>(x) * z[0];
+}
+NTG_START(hardshrink) {
+    NTG_UNUSED;
+    z[0] = above<T>(magnitude<T>(x), par[0]);
+    z[1] = T(0) * x;
+}
+NTG_START(threshold) {
+    NTG_UNUSED;
+    z[0] = above<T>(x, par[0]);
+    z[1] = par[1] * (T(1) - z[0]);
+}
+NTG_START(celu) {
+    NTG_UNUSED;
+    z[0] = above<T>(x, T(0));
+    z[1] = vexp<T>(choose<T>(x > T(0), vec<T>{}, x) / par[0]);
+}
 
 }  // namespace
 }  // namespace NTG_NS

@@ -175,8 +175,16 @@ def test_uniform_points_depend_on_the_seed_alone():
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: Grid(1), lambda: Grid(0), lambda: Grid(2.5), lambda: Chebyshev(0), lambda: Chebyshev(-1)]
-    + [lambda: Uniform(0), lambda: Uniform(3, seed="a"), lambda: Uniform(3, seed=-1)],
+    [
+        lambda: Grid(1),
+        lambda: Grid(0),
+        lambda: Grid(2.5),
+        lambda: Chebyshev(0),
+        lambda: Chebyshev(-1),
+        lambda: Uniform(0),
+        lambda: Uniform(3, seed="a"),
+        lambda: Uniform(3, seed=-1),
+    ],
 )
 def test_samplers_refuse_counts_that_are_none(make):
     with pytest.raises(NtangentError, match="fix:"):

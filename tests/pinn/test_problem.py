@@ -270,8 +270,17 @@ def test_an_ansatz_returns_one_field(ansatz, words):
 
 @pytest.mark.parametrize(
     ("bounds", "start"),
-    [(None, -3.0), ((0.0, 1.0), 0.01), ((-2.0, 5.0), 4.99), ((0.0, None), 1e-6), ((0.0, None), 700.0)]
-    + [((None, 2.0), 1.5), ((None, None), 4.0), ((0.0, math.inf), 2.0), ((1 / 3, 1.0), 2 / 3)],
+    [
+        (None, -3.0),
+        ((0.0, 1.0), 0.01),
+        ((-2.0, 5.0), 4.99),
+        ((0.0, None), 1e-6),
+        ((0.0, None), 700.0),
+        ((None, 2.0), 1.5),
+        ((None, None), 4.0),
+        ((0.0, math.inf), 2.0),
+        ((1 / 3, 1.0), 2 / 3),
+    ],
 )
 def test_an_unknown_starts_at_its_start_and_stays_inside(bounds, start):
     unknown = Unknown(start, bounds)
@@ -292,9 +301,22 @@ def test_an_unknown_starts_at_its_start_and_stays_inside(bounds, start):
 
 @pytest.mark.parametrize(
     ("start", "bounds"),
-    [(0.0, (0.0, 1.0)), (1.0, (0.0, 1.0)), (2.0, (0.0, 1.0)), (1.0, (2.0, None)), (3.0, (None, 2.0))]
-    + [(1.0, (2.0, 0.0)), (math.nan, None), (math.inf, None), (1.0, (math.nan, 2.0)), ("1", None)]
-    + [(True, None), (1.0, 5), (1.0, (1,)), (1.0, ("a", "b"))],
+    [
+        (0.0, (0.0, 1.0)),
+        (1.0, (0.0, 1.0)),
+        (2.0, (0.0, 1.0)),
+        (1.0, (2.0, None)),
+        (3.0, (None, 2.0)),
+        (1.0, (2.0, 0.0)),
+        (math.nan, None),
+        (math.inf, None),
+        (1.0, (math.nan, 2.0)),
+        ("1", None),
+        (True, None),
+        (1.0, 5),
+        (1.0, (1,)),
+        (1.0, ("a", "b")),
+    ],
 )
 def test_unknowns_that_cannot_start(start, bounds):
     with pytest.raises(NtangentError) as caught:

@@ -53,6 +53,9 @@ class Activation:
     sample: tuple[float, float] = (-2.0, 2.0)
     family: str = field(default="")
 
+    def __repr__(self) -> str:
+        return f"Activation({self.name!r})"
+
     @property
     def kernel(self) -> str:
         """Name of the function that computes the initial states in compiled kernels."""
@@ -143,6 +146,10 @@ def _above(x: Tensor, bound: float = 0.0) -> Tensor:
     return (x > bound).to(x.dtype)
 
 
+def _between(x: Tensor, low: float, high: float) -> Tensor:
+    return ((x > low) & (x < high)).to(x.dtype)
+
+
 # --- smooth functions -------------------------------------------------------------------------
 
 TANH = _add(
@@ -173,6 +180,31 @@ ASINH = _add(
     lambda x, y, w: ([w, -x * w**3], y),
     initial=lambda x: (torch.asinh(x), torch.rsqrt(1 + x * x)),
 )
+# The inverse functions: w is the slope, up to its sign.
+ASIN = _add(
+    "asin", 2, lambda x, y, w: ([w, x * w**3], y),
+    initial=lambda x: (torch.asin(x), torch.rsqrt((1 - x) * (1 + x))), sample=(-0.7, 0.7),
+)  # fmt: skip
+ACOS = _add(
+    "acos", 2, lambda x, y, w: ([-w, x * w**3], y),
+    initial=lambda x: (torch.acos(x), torch.rsqrt((1 - x) * (1 + x))), sample=(-0.7, 0.7),
+)  # fmt: skip
+ACOSH = _add(
+    "acosh", 2, lambda x, y, w: ([w, -x * w**3], y),
+    initial=lambda x: (torch.acosh(x), torch.rsqrt((x - 1) * (x + 1))), sample=(1.5, 4.0),
+)  # fmt: skip
+ATANH = _add(
+    "atanh", 2, lambda x, y, w: ([w, 2 * x * w**2], y),
+    initial=lambda x: (torch.atanh(x), 1 / ((1 - x) * (1 + x))), sample=(-0.6, 0.6),
+)  # fmt: skip
+ERFINV = _add(
+    "erfinv", 2, lambda _, y, w: ([w, 2 * y * w**2], y), sample=(-0.7, 0.7),
+    initial=lambda x: (torch.erfinv(x), math.sqrt(math.pi) / 2 * torch.exp(torch.erfinv(x) ** 2)),
+)  # fmt: skip
+SOFTSIGN = _add(
+    "softsign", 2, lambda x, s, w: ([0 * x, -s * w**2], x * w),
+    initial=lambda x: (torch.sign(x), 1 / (1 + x.abs())),
+)  # fmt: skip
 EXP = _add("exp", 1, lambda x, y: ([y], y), initial=lambda x: (torch.exp(x),))
 EXPM1 = _add(
     "expm1",
@@ -277,7 +309,74 @@ RELU6 = _add(
     initial=lambda x: (_above(x) * (1 - _above(x, 6.0) - (x == 6.0).to(x.dtype)), 6 * (x >= 6.0).to(x.dtype)),
     sample=(-3.0, 9.0),
 )
+HARDSWISH = _add(
+    "hardswish", 2, lambda x, m, c: ([0 * x, 0 * x], m * (x**2 + 3 * x) * Fraction(1, 6) + c * x),
+    initial=lambda x: (_between(x, -3.0, 3.0), (x >= 3.0).to(x.dtype)), sample=(-5.0, 5.0),
+)  # fmt: skip
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def _linear_pieces(name: str, pieces: Callable[[Tensor], States], **kwargs: Any) -> Activation:
+    """A row that is m·x + c with m and c constant on each piece."""
+    return _row(name, 2, lambda x, m, c: ([0 * x, 0 * x], m * x + c), initial=pieces, **kwargs)
+
+
+@cache
+def hardtanh(low: float = -1.0, high: float = 1.0) -> Activation:
+    """The row of min(max(x, low), high); at a bound the slope is that of the outside, 0."""
+    return _linear_pieces(
+        f"hardtanh[{low!r},{high!r}]",
+        lambda x: (_between(x, low, high), low * (x <= low).to(x.dtype) + high * (x >= high).to(x.dtype)),
+        parameters=(low, high), family="hardtanh",
+    )  # fmt: skip
+
+
+HARDSIGMOID = ACTIVATIONS.add(
+    "hardsigmoid",
+    _linear_pieces(
+        "hardsigmoid",
+        lambda x: (_between(x, -3.0, 3.0) / 6, _between(x, -3.0, 3.0) / 2 + (x >= 3.0).to(x.dtype)),
+        sample=(-5.0, 5.0),
+    ),
+)
+
+
+@cache
+def softshrink(bound: float = 0.5) -> Activation:
+    """The row of x - sign(x)·bound where |x| > bound, else 0."""
+    return _linear_pieces(
+        f"softshrink[{bound!r}]",
+        lambda x: (_above(x.abs(), bound), -bound * torch.sign(x) * _above(x.abs(), bound)),
+        parameters=(bound,), family="softshrink",
+    )  # fmt: skip
+
+
+@cache
+def hardshrink(bound: float = 0.5) -> Activation:
+    """The row of x where |x| > bound, else 0."""
+    return _linear_pieces(
+        f"hardshrink[{bound!r}]", lambda x: (_above(x.abs(), bound), 0 * x),
+        parameters=(bound,), family="hardshrink",
+    )  # fmt: skip
+
+
+@cache
+def threshold(bound: float, value: float) -> Activation:
+    """The row of x where x > bound, else ``value``."""
+    return _linear_pieces(
+        f"threshold[{bound!r},{value!r}]", lambda x: (_above(x, bound), value * (1 - _above(x, bound))),
+        parameters=(bound, value), family="threshold",
+    )  # fmt: skip
+
+
+@cache
+def celu(alpha: float = 1.0) -> Activation:
+    """The row of x if x > 0 else alpha·(exp(x / alpha) - 1)."""
+    return _row(
+        f"celu[{alpha!r}]", 2,
+        lambda x, m, e: ([0 * x, e * (1 / alpha)], m * x + alpha * (e - m * e - 1 + m)),
+        initial=lambda x: (_above(x), torch.exp(x.clamp_max(0) / alpha)), parameters=(alpha,), family="celu",
+    )  # fmt: skip
 
 
 @cache
@@ -340,6 +439,11 @@ for _activation in (
     elu(),
     elu(SELU_ALPHA, SELU_SCALE),
     leaky_relu(),
+    hardtanh(),
+    softshrink(),
+    hardshrink(),
+    threshold(0.5, -1.0),
+    celu(2.0),
     relu_power(2),
     relu_power(3),
     power(2.5),

@@ -10,7 +10,7 @@ z' = P(z, a) a' along every line, then  grade(b) z_b = sum of w · grade(c) · a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -21,37 +21,65 @@ from ntangent._base.errors import ArgumentError
 Entry = tuple[int, int, int, float]
 
 
+# From this many numbers in a row on, adding products row by row beats one product and a sum.
+_LONG_ROW = 4096
+
+
 @dataclass(frozen=True)
-class _Group:
-    """Entries of one kind as index tensors, by device and dtype."""
+class _Block:
+    """Entries (c + i·step_c, d + i·step_d, b + i·step_b, w), i < count: one operation on slices."""
 
-    entries: tuple[Entry, ...]
-    _cache: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = field(
-        default_factory=dict, compare=False
-    )
+    start: tuple[int, int, int]
+    steps: tuple[int, int, int]
+    count: int
+    weight: float
 
-    def on(self, like: Tensor) -> tuple[Tensor, ...]:
-        key = (like.device, like.dtype)
-        if key not in self._cache:
-            columns = [torch.tensor([e[i] for e in self.entries], device=like.device) for i in range(3)]
-            weights = torch.tensor([e[3] for e in self.entries], dtype=like.dtype, device=like.device)
-            self._cache[key] = (*columns, weights)
-        return self._cache[key]
+    def _rows(self, data: Tensor, i: int) -> Tensor:
+        start, step = self.start[i], self.steps[i]
+        return data[start : start + self.count * step : step] if step else data[start]
 
-    def add_to(self, out: Tensor, a: Tensor, b: Tensor) -> None:
-        """Add w · a_c · b_d to row b of ``out`` for every entry whose rows are stored."""
-        entries = self.entries
-        if not entries:
+    def add_to(self, out: Tensor, a: Tensor, b: Tensor, scale: float) -> None:
+        weight = self.weight * scale
+        if self.steps[2] == 0:
+            (c, d, target), (step_c, step_d, _) = self.start, self.steps
+            if out[target].numel() < _LONG_ROW:
+                out[target].add_((self._rows(a, 0) * self._rows(b, 1)).sum(0), alpha=weight)
+                return
+            for i in range(self.count):
+                out[target].addcmul_(a[c + i * step_c], b[d + i * step_d], value=weight)
             return
-        if len(entries) <= 6:
-            for c, d, target, weight in entries:
-                out[target].addcmul_(a[c], b[d], value=weight)
-            return
-        left, right, target_index, weights = self.on(out)
-        terms = a.index_select(0, left) * b.index_select(0, right)
-        if any(e[3] != 1.0 for e in entries):
-            terms *= weights.view(-1, *[1] * (a.ndim - 1))
-        out.index_add_(0, target_index, terms)
+        self._rows(out, 2).addcmul_(self._rows(a, 0), self._rows(b, 1), value=weight)
+
+
+# Steps in which entries are gathered into blocks: a factor or the result may stay put.
+_STEPS = ((1, 1, 1), (0, 1, 1), (1, 0, 1), (1, 1, 0), (0, 1, 2), (1, 0, 2))
+
+
+def _blocks(entries: list[Entry]) -> tuple[_Block, ...]:
+    """Gather entries into runs, each the longest that starts at the first entry left."""
+    left = {entry[:3]: entry[3] for entry in sorted(entries)}
+    blocks = []
+    while left:
+        start = next(iter(left))
+        weight = left[start]
+        count, steps = 0, (1, 1, 1)
+        for candidate in _STEPS:
+            n = 1
+            while left.get(_advance(start, candidate, n)) == weight:
+                n += 1
+            if n > count:
+                count, steps = n, candidate
+        for i in range(count):
+            del left[_advance(start, steps, i)]
+        blocks.append(_Block(start, steps, count, weight))
+    return tuple(blocks)
+
+
+def _advance(start: tuple[int, int, int], steps: tuple[int, int, int], n: int) -> tuple[int, int, int]:
+    return start[0] + n * steps[0], start[1] + n * steps[1], start[2] + n * steps[2]
+
+
+Blocks = dict[tuple[int, int, int], tuple[_Block, ...]]
 
 
 @dataclass(frozen=True)
@@ -98,22 +126,38 @@ class Algebra:
         return hash((self.grades, self.table))
 
     @cached_property
-    def _groups(self) -> dict[tuple[int, int, int], _Group]:
+    def _entries(self) -> dict[tuple[int, int, int], list[Entry]]:
         """The entries without the value, by the grades of (left, right, result)."""
         groups: dict[tuple[int, int, int], list[Entry]] = {}
         for c, d, b, w in self.table:
             if c and d:
-                groups.setdefault((self.grades[c], self.grades[d], self.grades[b]), []).append(
-                    (c, d, b, float(w))
-                )
-        return {key: _Group(tuple(entries)) for key, entries in groups.items()}
+                key = (self.grades[c], self.grades[d], self.grades[b])
+                groups.setdefault(key, []).append((c, d, b, float(w)))
+        return groups
 
     @cached_property
-    def _adjoints(self) -> dict[tuple[int, int, int], _Group]:
+    def _groups(self) -> Blocks:
+        return {key: _blocks(entries) for key, entries in self._entries.items()}
+
+    @cached_property
+    def _squares(self) -> Blocks:
+        """The table of a square: (c, d) and (d, c) together."""
+        groups: Blocks = {}
+        for (g, h, k), entries in self._entries.items():
+            merged: dict[tuple[int, int, int], float] = {}
+            for c, d, b, w in entries:
+                key = (min(c, d), max(c, d), b)
+                merged[key] = merged.get(key, 0.0) + w
+            if g <= h:
+                twice = 2.0 if g < h else 1.0
+                groups[g, h, k] = _blocks([(*key, w * twice) for key, w in merged.items()])
+        return groups
+
+    @cached_property
+    def _adjoints(self) -> Blocks:
         """The entries of the adjoint product: cotangent row b and factor row c give row d."""
         return {
-            key: _Group(tuple((c, b, d, w) for c, d, b, w in group.entries))
-            for key, group in self._groups.items()
+            key: _blocks([(c, b, d, w) for c, d, b, w in entries]) for key, entries in self._entries.items()
         }
 
     def rows(self, degree: int) -> int:
@@ -131,38 +175,63 @@ class Algebra:
     def product(self, a: Tensor, b: Tensor, degree: int) -> Tensor:
         """Return the product truncated at grade ``degree``."""
         size = self.rows(degree)
-        out = a.new_zeros((size, *a.shape[1:]))
-        both_a, both_b = a[:size], b[:size]
-        out[: len(both_b)] += both_b * a[0]
-        out[1 : len(both_a)] += both_a[1:] * b[0]
+        out = a.new_empty((size, *a.shape[1:]))
+        _multiply_into(out, b, a[0])
+        count = min(len(a), size)
+        out[1:count].addcmul_(a[1:count], b[0])
         top_a, top_b = self.degree(a), self.degree(b)
-        for (g, h, k), group in self._groups.items():
+        for (g, h, k), blocks in self._groups.items():
             if g <= top_a and h <= top_b and k <= degree:
-                group.add_to(out, a, b)
+                for block in blocks:
+                    block.add_to(out, a, b, 1.0)
         return out
 
     def correlate(self, s: Tensor, g: Tensor, degree: int) -> Tensor:
         """Return the adjoint of x ↦ s·x, for x of grade at most ``degree``, applied to g."""
-        size = self.rows(degree)
-        out = g.new_zeros((size, *g.shape[1:]))
-        shared = g[:size]
-        out[: len(shared)] += shared * s[0]
+        out = g.new_empty((self.rows(degree), *g.shape[1:]))
+        _multiply_into(out, g, s[0])
         count = min(len(s), len(g))
-        out[0] += (s[1:count] * g[1:count]).sum(0)
+        if count > 1:
+            _Block((1, 1, 0), (1, 1, 0), count - 1, 1.0).add_to(out, s, g, 1.0)
         top_s, top_g = self.degree(s), self.degree(g)
-        for (left, right, result), group in self._adjoints.items():
+        for (left, right, result), blocks in self._adjoints.items():
             if left <= top_s and result <= top_g and right <= degree:
-                group.add_to(out, s, g)
+                for block in blocks:
+                    block.add_to(out, s, g, 1.0)
         return out
 
-    def product_grade(self, out: Tensor, a: Tensor, b: Tensor, k: int) -> None:
-        """Write the rows of grade k of a product, from factors known up to grade k."""
+    def integrate_grade(self, out: Tensor, a: Tensor, rate: Tensor, k: int) -> None:
+        """Write the rows of grade k >= 1 of z with z' = rate·a', from a rate known below grade k."""
         rows = self.grade_rows(k)
-        if rows.start < len(b):
-            out[rows] += b[rows] * a[0]
-        if k and rows.start < len(a):
-            out[rows] += a[rows] * b[0]
+        _multiply_into(out[rows], a[rows], rate[0])
+        top = self.degree(a)
+        for (g, h, result), blocks in self._groups.items():
+            if result == k and g <= top and h <= self.degree(rate):
+                for block in blocks:
+                    block.add_to(out, a, rate, g / k)
+
+    def product_grade(
+        self, out: Tensor, a: Tensor, b: Tensor, k: int, scale: float = 1.0, add: bool = False
+    ) -> None:
+        """Write or add ``scale`` times the rows of grade k of a product, from factors known up to k."""
+        rows, square = self.grade_rows(k), a is b
+        head = b[0] if scale == 1.0 and not square else b[0] * (scale * (1 + (square and k > 0)))
+        if not add:
+            _multiply_into(out[rows], a[rows], head)
+        elif rows.start < len(a):
+            out[rows].addcmul_(a[rows], head)
+        if k and not square and rows.start < len(b):
+            out[rows].addcmul_(b[rows], a[0], value=scale)
         top_a, top_b = self.degree(a), self.degree(b)
-        for (g, h, result), group in self._groups.items():
+        for (g, h, result), blocks in (self._squares if square else self._groups).items():
             if result == k and g <= top_a and h <= top_b:
-                group.add_to(out, a, b)
+                for block in blocks:
+                    block.add_to(out, a, b, scale)
+
+
+def _multiply_into(out: Tensor, rows: Tensor, factor: Tensor) -> None:
+    """Write rows · factor, and zeros past the stored rows."""
+    count = min(len(rows), len(out))
+    torch.mul(rows[:count], factor, out=out[:count])
+    if count < len(out):
+        out[count:].zero_()

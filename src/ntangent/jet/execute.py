@@ -11,6 +11,7 @@ from ntangent._base.check import check_choice
 from ntangent._base.errors import BackendError, DtypeError
 from ntangent.jet.backends import native
 from ntangent.jet.dense import Dense, as_dense
+from ntangent.jet.dispatch import expanding
 from ntangent.jet.layers import TAPE
 from ntangent.jet.series import Jet, lift
 
@@ -19,7 +20,7 @@ Field = Callable[[Any], Any]
 EXECUTORS = ("auto", "native", "eager")
 
 
-def run(f: Field, argument: Jet, backend: str = "auto") -> Jet:
+def run(f: Field, argument: Jet, backend: str = "auto", missing: str = "raise") -> Jet:
     """Return f of a series.
 
     Args:
@@ -27,6 +28,7 @@ def run(f: Field, argument: Jet, backend: str = "auto") -> Jet:
         argument: the series it is applied to.
         backend: "native" for the compiled kernels, which serve dense networks on the CPU; "eager"
             for the rules of the operations in f; "auto" for the first that applies.
+        missing: what an operation without a rule does, "raise" or "nested"; see :func:`jet`.
 
     Raises:
         MissingRule: if an operation of f has no Taylor rule.
@@ -39,7 +41,8 @@ def run(f: Field, argument: Jet, backend: str = "auto") -> Jet:
             return _native(net, argument)
         if backend == "native":
             raise BackendError("the native backend cannot serve this call", obstacle, 'backend="eager"')
-    y = f(argument)
+    with expanding(missing):
+        y = f(argument)
     if isinstance(y, Tensor):
         y = lift(y, argument)
     if not isinstance(y, Jet):

@@ -64,8 +64,9 @@ class _Network:
         net = self.net
         with torch.no_grad():
             part = native.dense_jacobian(
-                self.input, self.directions, self.order, net.weights, net.biases, net.activations, g.contiguous()
-            )
+                self.input, self.directions, self.order,
+                net.weights, net.biases, net.activations, g.contiguous(),
+            )  # fmt: skip
         start = 0
         for p in self.parameters:
             if id(p) in columns:

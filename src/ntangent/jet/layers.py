@@ -68,10 +68,10 @@ _PLAIN: dict[Activation, tuple[Any, ...]] = {
     table.SIN: (torch.sin, torch.Tensor.sin),
     table.COS: (torch.cos, torch.Tensor.cos),
     table.TAN: (torch.tan, torch.Tensor.tan),
-    table.ATAN: (torch.atan, torch.Tensor.atan, torch.arctan),
+    table.ATAN: (torch.atan, torch.Tensor.atan, torch.arctan, torch.Tensor.arctan),
     table.SINH: (torch.sinh, torch.Tensor.sinh),
     table.COSH: (torch.cosh, torch.Tensor.cosh),
-    table.ASINH: (torch.asinh, torch.Tensor.asinh, torch.arcsinh),
+    table.ASINH: (torch.asinh, torch.Tensor.asinh, torch.arcsinh, torch.Tensor.arcsinh),
     table.EXP: (torch.exp, torch.Tensor.exp),
     table.EXPM1: (torch.expm1, torch.Tensor.expm1),
     table.LOG: (torch.log, torch.Tensor.log),
@@ -154,7 +154,7 @@ def add(a: Any, b: Any, *, alpha: float = 1) -> Jet:
     return Jet(total, order, directions)
 
 
-@rule(torch.sub, torch.Tensor.sub, torch.Tensor.__sub__, torch.subtract)
+@rule(torch.sub, torch.Tensor.sub, torch.Tensor.__sub__, torch.subtract, torch.Tensor.subtract)
 def subtract(a: Any, b: Any, *, alpha: float = 1) -> Jet:
     """Return a - alpha·b."""
     return add(a, b, alpha=-alpha)
@@ -165,7 +165,8 @@ def _reverse_subtract(a: Any, b: Any, *, alpha: float = 1) -> Jet:
     return add(b, a, alpha=-alpha)
 
 
-@rule(torch.mul, torch.Tensor.mul, torch.multiply, torch.Tensor.__mul__, torch.Tensor.__rmul__)
+@rule(torch.mul, torch.Tensor.mul, torch.multiply, torch.Tensor.multiply)
+@rule(torch.Tensor.__mul__, torch.Tensor.__rmul__)
 def _multiply(a: Any, b: Any) -> Jet:
     if _is_scalar(b):
         return a.map_rows(lambda rows: rows * float(b))  # type: ignore[no-any-return]
@@ -174,7 +175,8 @@ def _multiply(a: Any, b: Any) -> Jet:
     return multiply(*_jets([a, b]))
 
 
-@rule(torch.div, torch.Tensor.div, torch.true_divide, torch.divide, torch.Tensor.__truediv__)
+@rule(torch.true_divide, torch.Tensor.true_divide, torch.divide, torch.Tensor.divide)
+@rule(torch.div, torch.Tensor.div, torch.Tensor.__truediv__)
 def _divide(a: Any, b: Any, *, rounding_mode: str | None = None) -> Jet:
     if rounding_mode is not None:
         raise MissingRule(
@@ -192,7 +194,7 @@ def _reverse_divide(a: Any, b: Any) -> Jet:
     return _divide(b, a)
 
 
-@rule(torch.neg, torch.Tensor.neg, torch.negative)
+@rule(torch.neg, torch.Tensor.neg, torch.negative, torch.Tensor.negative)
 def _negate(a: Jet) -> Jet:
     return -a
 
@@ -243,7 +245,7 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Jet:
         rows = torch.cat([rows[:1] + bias, rows[1:]])  # a bias under vmap has an axis that rows may lack
     elif bias is not None:
         # The rows are fresh, so the bias can go in place.
-        rows[0] += bias
+        rows[0].add_(bias)
     tape = TAPE.get()
     if tape is not None:
         rows = tape.linear(weight, bias, input.data, rows)
@@ -306,14 +308,6 @@ def _lift_linear(function: Any, count: int) -> Callable[..., Jet]:
         return Jet(torch.func.vmap(on_row)(*rows), order, directions)
 
     return apply
-
-
-linear_rule(torch.sum, torch.Tensor.sum, torch.mean, torch.Tensor.mean)
-linear_rule(torch.reshape, torch.Tensor.reshape, torch.Tensor.view, torch.flatten, torch.Tensor.flatten)
-linear_rule(torch.unsqueeze, torch.Tensor.unsqueeze, torch.squeeze, torch.Tensor.squeeze)
-linear_rule(torch.transpose, torch.Tensor.transpose, torch.movedim, torch.Tensor.movedim, torch.permute)
-linear_rule(torch.Tensor.permute, torch.Tensor.t, torch.t, torch.cumsum, torch.Tensor.cumsum, torch.flip)
-linear_rule(torch.Tensor.expand, torch.cat, torch.concat, torch.stack)
 
 
 _index = _lift_linear(torch.Tensor.__getitem__, 1)

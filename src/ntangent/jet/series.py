@@ -13,7 +13,13 @@ from ntangent._base.check import check_order
 from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
 from ntangent.jet.algebra import Algebra
 from ntangent.jet.arithmetic import Structure, degree_of, product, row_count, tail_of
-from ntangent.jet.dispatch import dispatch
+from ntangent.jet.dispatch import dispatch, expansion
+
+# Facts about the value that code reads off a tensor before it works with it.
+_FACTS = frozenset(
+    {"is_nested", "is_cuda", "is_cpu", "is_mps", "is_sparse", "is_quantized", "is_meta", "is_leaf"}
+    | {"layout", "requires_grad", "itemsize"}
+)
 
 
 class Jet:
@@ -206,12 +212,17 @@ class Jet:
         return Jet(f(self.data), self.order, self.directions)
 
     def detach(self) -> Jet:
-        """Return the same series outside the graph of automatic differentiation."""
-        return self.map_rows(torch.Tensor.detach)
+        """Return the same series outside the graph of automatic differentiation.
+
+        Inside a function that is being expanded a detached value is a constant, as it is for
+        autograd: its series has order 0 only.
+        """
+        rows = self.data.detach()
+        return Jet(rows[:1] if expansion() else rows, self.order, self.directions)
 
     def to(self, *args: Any, **kwargs: Any) -> Jet:
         """Move or cast the coefficients as ``torch.Tensor.to`` does."""
-        return self.map_rows(lambda rows: rows.to(*args, **kwargs))
+        return dispatch(torch.Tensor.to, (self, *args), kwargs)  # type: ignore[no-any-return]
 
     # --- arithmetic ------------------------------------------------------------------------------
 
@@ -283,6 +294,27 @@ class Jet:
     def __getitem__(self, index: Any) -> Jet:
         return dispatch(torch.Tensor.__getitem__, (self, index), {})  # type: ignore[no-any-return]
 
+    def __setitem__(self, index: Any, value: Any) -> None:
+        dispatch(torch.Tensor.__setitem__, (self, index, value), {})
+
+    def __iadd__(self, other: Any) -> Jet:
+        return dispatch(torch.Tensor.__iadd__, (self, other), {})  # type: ignore[no-any-return]
+
+    def __isub__(self, other: Any) -> Jet:
+        return dispatch(torch.Tensor.__isub__, (self, other), {})  # type: ignore[no-any-return]
+
+    def __imul__(self, other: Any) -> Jet:
+        return dispatch(torch.Tensor.__imul__, (self, other), {})  # type: ignore[no-any-return]
+
+    def __itruediv__(self, other: Any) -> Jet:
+        return dispatch(torch.Tensor.__itruediv__, (self, other), {})  # type: ignore[no-any-return]
+
+    def __ipow__(self, other: Any) -> Jet:
+        return dispatch(torch.Tensor.__ipow__, (self, other), {})  # type: ignore[no-any-return]
+
+    def __mod__(self, divisor: Any) -> Jet:
+        return dispatch(torch.remainder, (self, divisor), {})  # type: ignore[no-any-return]
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -299,7 +331,11 @@ class Jet:
 
     def __getattr__(self, name: str) -> Any:
         # jet.sin() is torch.Tensor.sin(jet); names that tensors lack are honest attribute errors.
+        if name in _FACTS:
+            return getattr(self.value, name)
         method = getattr(torch.Tensor, name, None)
+        if name in ("T", "mT"):
+            return dispatch(method.__get__, (self,), {})  # type: ignore[union-attr]
         if name.startswith("__") or not callable(method):
             raise AttributeError(f"a Jet has no attribute {name!r}")
         return lambda *args, **kwargs: dispatch(method, (self, *args), kwargs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor
 
@@ -44,7 +46,7 @@ class _Solver:
         for k in range(self.degree + 1):
             for i in moving:
                 if k:
-                    self._advance_state(self.series[self.units[i + 1]], scaled, rates[i], k)
+                    self._advance_state(self.series[self.units[i + 1]], k)
             for target, left, right in online:
                 self._advance_product(self.series[target], self.series[left], self.series[right], k)
             for i in moving:
@@ -110,7 +112,7 @@ class _Solver:
     def _scaled(self) -> Tensor:
         raise NotImplementedError
 
-    def _advance_state(self, state: Tensor, scaled: Tensor, rate: Tensor, k: int) -> None:
+    def _advance_state(self, state: Tensor, k: int) -> None:
         raise NotImplementedError
 
     def _advance_product(self, target: Tensor, left: Tensor, right: Tensor, k: int) -> None:
@@ -134,7 +136,7 @@ class LineSolver(_Solver):
         weights = torch.arange(1, top + 1, dtype=self.a.dtype, device=self.a.device)
         return self._tail(self.a) * weights.view(-1, *[1] * self.a.ndim)
 
-    def _advance_state(self, state: Tensor, scaled: Tensor, rate: Tensor, k: int) -> None:  # noqa: ARG002
+    def _advance_state(self, state: Tensor, k: int) -> None:
         self._tail(state)[k - 1] /= k
 
     def _advance_product(self, target: Tensor, left: Tensor, right: Tensor, k: int) -> None:
@@ -166,36 +168,88 @@ class LineSolver(_Solver):
 
 
 class AlgebraSolver(_Solver):
-    """In an algebra given by a table: each grade is pulled from the lower ones."""
+    """In an algebra given by a table: each grade is pulled from the lower ones.
+
+    The polynomials of the flow are summed in place: a product that only one of them needs has no
+    rows of its own.
+    """
 
     structure: Algebra
 
-    def _scaled(self) -> Tensor:
-        """Return the rows of the argument times their grade."""
-        grades = torch.tensor(self.structure.grades[: len(self.a)], dtype=self.a.dtype, device=self.a.device)
-        return self.a * grades.view(-1, *[1] * (self.a.ndim - 1))
+    def run(self) -> None:
+        """Fill in the states and the polynomials of the flow up to the degree."""
+        flow = self.row.flow
+        moving = [i for i, velocity in enumerate(flow) if velocity.terms]
+        for i, start in enumerate(self.heads):
+            # A state that does not move is a series of degree 0.
+            state = self._empty() if i in moving else start[None].clone()
+            state[0] = start
+            self.series[self.units[i + 1]] = state
+        wanted = Counter(e for i in moving for e, _ in flow[i].terms)
+        online: list[tuple[Exponents, Exponents, Exponents]] = []
+        for exponents, times in wanted.items():
+            if times > 1:  # by several polynomials: kept
+                self._plan(exponents, online)
+            elif sum(exponents) and exponents not in self.series:
+                for factor in self._factor(exponents):
+                    self._plan(factor, online)
+        rates = {i: self._rate(i) for i in moving}
+        for k in range(self.degree + 1):
+            for i in moving if k else ():
+                self.structure.integrate_grade(self.series[self.units[i + 1]], self.a, rates[i], k)
+            for target, left, right in online:
+                self._product(self.series[target], left, right, k, 1.0, add=False)
+            for i in moving:
+                if rates[i] is not self._alias(i):
+                    self._fill_rate(rates[i], i, k)
+        self.rates = [rates.get(i, self.a[:1] * 0) for i in range(len(flow))]
 
-    def _advance_state(self, state: Tensor, scaled: Tensor, rate: Tensor, k: int) -> None:
-        self.structure.product_grade(state, scaled, rate, k)
-        state[self.structure.grade_rows(k)] /= k
+    def _empty(self) -> Tensor:
+        return self.a.new_empty((self.structure.rows(self.degree), *self.a.shape[1:]))
 
-    def _advance_product(self, target: Tensor, left: Tensor, right: Tensor, k: int) -> None:
-        self.structure.product_grade(target, left, right, k)
+    def _alias(self, index: int) -> Tensor | None:
+        """Return the state or product that this polynomial is, if it is just one."""
+        terms = self.row.flow[index].terms
+        if self.slopes is not None or len(terms) > 1 or terms[0][1] != 1:
+            return None
+        series = self.series.get(terms[0][0])
+        return series if series is not self.a and series is not None else None
+
+    def _rate(self, index: int) -> Tensor:
+        alias = self._alias(index)
+        return (
+            alias if alias is not None and len(alias) == self.structure.rows(self.degree) else self._empty()
+        )
+
+    def _fill_rate(self, rate: Tensor, index: int, k: int) -> None:
+        """Write the rows of grade k of the polynomial flow[index]."""
+        rows = self.structure.grade_rows(k)
+        if k == 0 and self.slopes is not None:
+            rate[0] = self.slopes[index]
+            return
+        terms = sorted(
+            self.row.flow[index].terms, key=lambda term: not sum(term[0]) or term[0] in self.series
+        )
+        if not terms or terms[0][0] in self.series or not sum(terms[0][0]):
+            rate[rows] = 0
+        for j, (exponents, coefficient) in enumerate(terms):
+            series = self.series.get(exponents)
+            if sum(exponents) == 0:
+                if k == 0:
+                    rate[0].add_(float(coefficient))
+            elif series is None:
+                self._product(rate, *self._factor(exponents), k, float(coefficient), add=j > 0)
+            elif rows.start < len(series):
+                rate[rows].add_(series[rows], alpha=float(coefficient))
+
+    def _product(
+        self, target: Tensor, left: Exponents, right: Exponents, k: int, scale: float, add: bool
+    ) -> None:
+        self.structure.product_grade(target, self.series[left], self.series[right], k, scale, add)
 
 
-def output_degree(row: Activation, degree: int, order: int) -> int:
-    """Return the degree of σ(a) for a of the given degree: finite where σ is a polynomial."""
-    if degree == 0:
-        return 0
-    if any(velocity.terms for velocity in row.flow):
-        return order
-    powers = [e[0] for p in (row.output, row.derivative.output) for e, _ in p.terms]
-    return min(order, degree * max(powers, default=0))
-
-
-def solve_rows(row: Activation, a: Tensor, structure: Structure, order: int) -> tuple[Tensor, Tensor]:
-    """Return the series of σ(a) and of σ'(a) up to an order, outside automatic differentiation."""
-    degree = output_degree(row, degree_of(a, structure), order)
+def solve_rows(row: Activation, a: Tensor, structure: Structure, degree: int) -> tuple[Tensor, Tensor]:
+    """Return the series of σ(a) and of σ'(a) up to a degree, outside automatic differentiation."""
     kind = AlgebraSolver if isinstance(structure, Algebra) else LineSolver
     solver = kind(row, a, structure, degree)
     solver.run()

@@ -13,6 +13,11 @@ from ntangent.operators.apply import material_derivative as material_derivative
 from ntangent.operators.apply import partial as partial
 from ntangent.operators.apply import polyharmonic as polyharmonic
 from ntangent.operators.apply import taylor_polynomial as taylor_polynomial
+from ntangent.operators.memory import points_per_chunk as points_per_chunk
 from ntangent.operators.operator import Operator as Operator
 from ntangent.operators.plan import Plan as Plan
 from ntangent.operators.plan import make_plan as make_plan
+from ntangent.operators.stochastic import Estimate as Estimate
+from ntangent.operators.stochastic import biharmonic_estimate as biharmonic_estimate
+from ntangent.operators.stochastic import estimate as estimate
+from ntangent.operators.stochastic import laplacian_estimate as laplacian_estimate

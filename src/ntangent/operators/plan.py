@@ -66,6 +66,8 @@ class Plan:
     def results(self, u: Jet) -> list[Tensor]:
         """Return the value of every operator from the jet of the function, shape (N, out) each."""
         size = len(u.data)
+        # Taking many rows one by one would give each a backward pass over all of them.
+        rows = u.data.unbind(0) if len(self.outputs) > 1 else u.data
         values = []
         for weights in self.outputs:
             stored = [(b, w) for b, w in weights if b < size]
@@ -73,7 +75,7 @@ class Plan:
                 values.append(torch.zeros_like(u.data[0]))
             elif len(stored) == 1:
                 ((b, w),) = stored
-                values.append(u.data[b] if w == 1.0 else u.data[b] * w)
+                values.append(rows[b].clone() if w == 1.0 else rows[b] * w)
             else:
                 index = torch.tensor([b for b, _ in stored], device=u.device)
                 scale = u.data.new_tensor([w for _, w in stored])

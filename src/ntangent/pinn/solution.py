@@ -139,13 +139,13 @@ class Solution:
             RunFolderError: if the problem was solved without a run folder.
             MissingExtraError: if matplotlib or jinja2 is not installed.
         """
-        from ntangent.report import write_report
-
         if self.folder is None:
             raise RunFolderError(
                 "this solution has no run folder",
                 "a report is made from a run's files",
                 'solve(..., run_dir="runs/name")',
             )
+        from ntangent.report import write_report
+
         path: Path = write_report(self.folder.path)
         return path

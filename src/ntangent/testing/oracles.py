@@ -59,6 +59,30 @@ def _abs(x0: Real) -> Definition:
     return lambda x: mp.sign(x0) * x
 
 
+def _bounded(low: float, high: float, scale: float = 1.0, shift: float = 0.0) -> Branches:
+    """Return (min(max(x, low), high) + shift) / scale; at a bound the branch outside, a constant."""
+
+    def branch(x0: Real) -> Definition:
+        if low < x0 < high:
+            return lambda x: (x + shift) / mpf(scale)
+        return lambda x: 0 * x + (mpf(low if x0 <= low else high) + shift) / mpf(scale)
+
+    return branch
+
+
+def _hardswish(x0: Real) -> Definition:
+    if -3 < x0 < 3:
+        return lambda x: x * (x + 3) / 6
+    return _zero if x0 <= -3 else lambda x: 1 * x
+
+
+def _shrink(bound: float, shift: float) -> Branches:
+    def branch(x0: Real) -> Definition:
+        return (lambda x: x - mp.sign(x0) * shift) if abs(x0) > bound else _zero
+
+    return branch
+
+
 def _relu6(x0: Real) -> Definition:
     if x0 <= 0:
         return _zero
@@ -77,6 +101,19 @@ DEFINITIONS: dict[str, Branches] = {
     "sinh": smooth(mp.sinh),
     "cosh": smooth(mp.cosh),
     "asinh": smooth(mp.asinh),
+    "asin": smooth(mp.asin),
+    "acos": smooth(mp.acos),
+    "acosh": smooth(mp.acosh),
+    "atanh": smooth(mp.atanh),
+    "erfinv": smooth(mp.erfinv),
+    "softsign": lambda x0: lambda x: x / (1 + mp.sign(x0) * x),
+    "hardsigmoid": _bounded(-3.0, 3.0, 6.0, 3.0),
+    "hardswish": _hardswish,
+    "hardtanh[-1.0,1.0]": _bounded(-1.0, 1.0),
+    "softshrink[0.5]": _shrink(0.5, 0.5),
+    "hardshrink[0.5]": _shrink(0.5, 0.0),
+    "threshold[0.5,-1.0]": kink(lambda x: 0 * x - 1, lambda x: 1 * x, at=0.5),
+    "celu[2.0]": kink(lambda x: 2 * mp.expm1(x / 2), lambda x: 1 * x),
     "exp": smooth(mp.exp),
     "expm1": smooth(mp.expm1),
     "log": smooth(mp.log),

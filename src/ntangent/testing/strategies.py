@@ -7,6 +7,7 @@ them stay exact where a property needs it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from ntangent.jet.mlp import FUNCTIONS, MLP, MODULES
 from ntangent.jet.series import Jet
 
+# hypothesis' own DrawFn is a protocol that cannot be checked when the program runs.
+Draw = Callable[..., Any]
 SMOOTH = ("tanh", "sigmoid", "silu", "gelu", "softplus", "mish", "sin", "cos", "erf", "atan", "asinh")
 assert set(SMOOTH) <= {*MODULES, *FUNCTIONS}
 
@@ -30,18 +33,16 @@ def numbers(bound: int = 2, denominator: int = 8) -> st.SearchStrategy[float]:
 
 
 @st.composite
-def tensors(
-    draw: st.DrawFn, shape: tuple[int, ...], elements: st.SearchStrategy[float] | None = None
-) -> Tensor:
+def tensors(draw: Draw, shape: tuple[int, ...], elements: st.SearchStrategy[float] | None = None) -> Tensor:
     """Draw a float64 tensor of a given shape."""
     size = torch.Size(shape).numel()
-    values = draw(st.lists(elements or numbers(), min_size=size, max_size=size))
-    return torch.tensor(values, dtype=torch.float64).reshape(shape)
+    values: list[float] = draw(st.lists(elements or numbers(), min_size=size, max_size=size))
+    return torch.tensor(list(values), dtype=torch.float64).reshape(shape)
 
 
 @st.composite
 def series(
-    draw: st.DrawFn,
+    draw: Draw,
     order: int,
     shape: tuple[int, ...] = (2, 1),
     directions: int | None = None,
@@ -54,13 +55,11 @@ def series(
 
 
 @st.composite
-def polynomials(
-    draw: st.DrawFn, degree: int = 5, bound: int = 4
-) -> tuple[list[int], Callable[[Tensor], Tensor]]:
+def polynomials(draw: Draw, degree: int = 5, bound: int = 4) -> tuple[list[int], Callable[[Any], Any]]:
     """Draw a polynomial with integer coefficients, as its list and as a function (Horner's rule)."""
-    coefficients = draw(st.lists(st.integers(-bound, bound), min_size=1, max_size=degree + 1))
+    coefficients: list[int] = draw(st.lists(st.integers(-bound, bound), min_size=1, max_size=degree + 1))
 
-    def f(x: Tensor) -> Tensor:
+    def f(x: Any) -> Any:
         total = 0 * x + coefficients[-1]
         for c in reversed(coefficients[:-1]):
             total = total * x + c
@@ -70,7 +69,7 @@ def polynomials(
 
 
 @st.composite
-def networks(draw: st.DrawFn, inputs: int = 1, outputs: int = 1) -> nn.Sequential:
+def networks(draw: Draw, inputs: int = 1, outputs: int = 1) -> nn.Sequential:
     """Draw a small smooth network."""
     return MLP(
         inputs,

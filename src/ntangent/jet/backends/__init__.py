@@ -1,1 +1,1 @@
-"""The rules of jets, executed by compiled kernels."""
+"""Backends: the same rules, executed by compiled kernels."""

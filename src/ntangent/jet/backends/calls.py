@@ -92,7 +92,7 @@ def _check(
         for p in (weight, bias):
             if p is not None and p.dtype != x.dtype:
                 raise DtypeError(f"the input is {x.dtype}, layer {layer} is {p.dtype}", "", f".to({x.dtype})")
-            if p is not None and not p.is_cpu or not x.is_cpu:
+            if (p is not None and not p.is_cpu) or not x.is_cpu:
                 raise BackendError("the native kernels work on CPU tensors", "", "net.cpu(), x.cpu()")
     padded = [None if is_identity(row) else row for row in rows] + [None] * (layers - len(rows))
     degree = degree_of(x, order, directions, collapsed)
@@ -120,6 +120,15 @@ def _library() -> Library:
     return _lib
 
 
+def _saved_size(plan: Plan, points: int) -> int:
+    size = plan.sizes.get(points)
+    if size is None:
+        if len(plan.sizes) >= 64:
+            plan.sizes.clear()
+        size = plan.sizes[points] = int(plan.saved_size(points))
+    return size
+
+
 def forward(
     plan: Plan, x: Tensor, params: Sequence[Tensor | None], save: bool
 ) -> tuple[Tensor, Tensor | None]:
@@ -127,7 +136,7 @@ def forward(
     x, params = x.contiguous(), _dense(params)
     points = x.shape[1]
     out = torch.empty((plan.rows, points, plan.widths[-1]), dtype=plan.dtype)
-    saved = torch.empty(plan.saved_size(points), dtype=plan.dtype) if save else None
+    saved = torch.empty(_saved_size(plan, points), dtype=plan.dtype) if save else None
     _library().forward(
         plan.single, plan.address, _pack(params), points, x.data_ptr(), out.data_ptr(),
         None if saved is None else saved.data_ptr(), torch.get_num_threads(),
@@ -182,7 +191,8 @@ def tangent(
     result = torch.empty((plan.rows, x.shape[1], plan.widths[-1]), dtype=plan.dtype)
     _library().tangent(
         plan.single, plan.address, _pack(params), x.shape[1], x.data_ptr(),
-        None if dx is None else dx.data_ptr(), _pack(dparams), None, result.data_ptr(), torch.get_num_threads(),
+        None if dx is None else dx.data_ptr(), _pack(dparams), None, result.data_ptr(),
+        torch.get_num_threads(),
     )  # fmt: skip
     return result
 

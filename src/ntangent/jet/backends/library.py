@@ -199,6 +199,7 @@ class Plan:
             elif layer + 1 < self.layers:
                 self.per_tile += width * self.rows
         self.lanes = lib.lane_counts[self.single]
+        self.sizes: dict[int, int] = {}  # points -> saved_size
 
     def saved_size(self, points: Any) -> Any:
         """Return how many numbers forward saves for backward; works on symbolic sizes."""

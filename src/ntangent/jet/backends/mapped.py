@@ -13,16 +13,13 @@ Dims = Sequence[int | None]
 
 def fold(x: Tensor, dim: int | None, size: int) -> Tensor:
     """Turn a mapped axis of (rows, points, features) into more points."""
-    if dim is None:
-        x = x.unsqueeze(1).expand(-1, size, -1, -1)
-    else:
-        x = x.movedim(dim, 1)
+    x = x.unsqueeze(1).expand(-1, size, -1, -1) if dim is None else x.movedim(dim, 1)
     return x.flatten(1, 2)
 
 
 def unfold(y: Tensor, size: int) -> Tensor:
     """Undo :func:`fold`; the mapped axis is then axis 1."""
-    return y.unflatten(1, (size, y.shape[1] // size))
+    return y.view(y.shape[0], size, y.shape[1] // size, *y.shape[2:])
 
 
 def select(tensor: Tensor | None, dim: int | None, index: int) -> Tensor | None:
@@ -59,10 +56,11 @@ def map_backward(
     the slices are sums.
     """
     g, x, *params = tensors
-    assert g is not None and x is not None
+    assert g is not None
+    assert x is not None
     if any(d is not None for d in dims[2:]) or size == 0:
-        results = loop(size, dims, tensors, lambda *t: function(needs, *t))
-        return results, (0,) * len(results)
+        stacked = loop(size, dims, tensors, lambda *t: function(needs, *t))
+        return stacked, (0,) * len(stacked)
     g, x = fold(g, dims[0], size), fold(x, dims[1], size)
     results: list[Tensor] = []
     places: list[int] = []

@@ -30,7 +30,7 @@ from ntangent.jet.backends.step import activation_jet, layered
 __all__ = ["activation_jet", "available", "dense_jacobian", "dense_jet", "dense_tangent", "reason", "serves"]
 
 # Widest layer up to which one call for the whole network beats one call per layer.
-FUSED_WIDTH = 256
+FUSED_WIDTH = 512
 
 
 class _Fused(Function):
@@ -39,18 +39,22 @@ class _Fused(Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, recompute: bool, x: Tensor, *params: Tensor | None) -> Tensor:
         out, saved = calls.forward(plan, x, params, not recompute)
-        ctx.save_for_backward(x, saved, *params)
-        ctx.plan = plan
+        ctx.save_for_backward(x, *params)
+        ctx.plan, ctx.saved = plan, saved  # nobody else has a reference to it: no need of version checks
         return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        x, saved, *params = ctx.saved_tensors
+        x, *params = ctx.saved_tensors
         needs = ctx.needs_input_grad[2:]
         # A graph made in eager mode may be pulled back under vmap: then g has no memory of its own.
         if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-            return None, None, *_expand(needs, _Backward.apply(ctx.plan, needs, g, x, *params))
-        return None, None, *calls.backward(ctx.plan, x, params, saved, g, needs)
+            return None, None, *_expand(needs, _apply(_Backward, ctx.plan, needs, g, x, *params))
+        return None, None, *calls.backward(ctx.plan, x, params, ctx.saved, g, needs)
+
+
+def _apply(function: type[Function], *arguments: Any) -> Any:
+    return function.apply(*arguments)
 
 
 def _expand(needs: Sequence[bool], values: Sequence[Tensor]) -> list[Tensor | None]:
@@ -66,7 +70,7 @@ class _Forward(Function):
         return calls.forward(plan, x, params, False)[0]
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
         ctx.plan = inputs[0]
         ctx.save_for_backward(*inputs[1:])
         ctx.save_for_forward(*inputs[1:])
@@ -74,16 +78,20 @@ class _Forward(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         needs = ctx.needs_input_grad[1:]
-        return None, *_expand(needs, _Backward.apply(ctx.plan, needs, g, *ctx.saved_tensors))
+        return None, *_expand(needs, _apply(_Backward, ctx.plan, needs, g, *ctx.saved_tensors))
 
     @staticmethod
     def jvp(ctx: Any, _: Any, *tangents: Tensor | None) -> Tensor:
         plan = ctx.plan
-        return differentiable.push(lambda *t: differentiable.dense(plan, *t), ctx.saved_tensors, tangents)
+        function = lambda *t: differentiable.dense(plan, *t)  # noqa: E731
+        moved: Tensor = differentiable.push(function, ctx.saved_tensors, tangents)
+        return moved
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, plan: Plan, *tensors: Tensor | None) -> tuple[Tensor, int]:
-        return mapped.map_forward(info.batch_size, in_dims[1:], tensors, lambda *t: _Forward.apply(plan, *t))
+        return mapped.map_forward(
+            info.batch_size, in_dims[1:], tensors, lambda *t: _apply(_Forward, plan, *t)
+        )
 
 
 class _Backward(Function):
@@ -94,7 +102,7 @@ class _Backward(Function):
         return tuple(t for t in calls.backward(plan, x, params, None, g, needs) if t is not None)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
         ctx.plan, ctx.needs = inputs[:2]
         ctx.save_for_backward(*inputs[2:])
         ctx.save_for_forward(*inputs[2:])
@@ -119,7 +127,7 @@ class _Backward(Function):
     def vmap(info: Any, in_dims: Any, plan: Plan, needs: Sequence[bool], *tensors: Tensor | None) -> Any:
         return mapped.map_backward(
             info.batch_size, in_dims[2:], tensors, needs,
-            lambda need, *t: _Backward.apply(plan, need, *t), lambda *t: _Jacobian.apply(plan, *t),
+            lambda need, *t: _apply(_Backward, plan, need, *t), lambda *t: _apply(_Jacobian, plan, *t),
         )  # fmt: skip
 
 
@@ -131,7 +139,7 @@ class _Jacobian(Function):
         return calls.jacobian(plan, x, params, g)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ARG004
         ctx.plan = inputs[0]
         ctx.save_for_backward(*inputs[1:])
         ctx.save_for_forward(*inputs[1:])
@@ -146,15 +154,21 @@ class _Jacobian(Function):
     @staticmethod
     def jvp(ctx: Any, _: Any, *tangents: Tensor | None) -> Tensor:
         plan = ctx.plan
-        return differentiable.push(lambda *t: differentiable.jacobian(plan, *t), ctx.saved_tensors, tangents)
+        function = lambda *t: differentiable.jacobian(plan, *t)  # noqa: E731
+        moved: Tensor = differentiable.push(function, ctx.saved_tensors, tangents)
+        return moved
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, plan: Plan, *tensors: Tensor | None) -> tuple[Tensor, int]:
         g, x, *params = tensors
+        assert g is not None
+        assert x is not None
         size, dims = info.batch_size, in_dims[1:]
         if any(d is not None for d in dims[2:]) or size == 0:
-            return mapped.loop(size, dims, tensors, lambda *t: _Jacobian.apply(plan, *t)), 0
-        columns = _Jacobian.apply(plan, mapped.fold(g, dims[0], size), mapped.fold(x, dims[1], size), *params)
+            return mapped.loop(size, dims, tensors, lambda *t: _apply(_Jacobian, plan, *t)), 0
+        columns = _apply(
+            _Jacobian, plan, mapped.fold(g, dims[0], size), mapped.fold(x, dims[1], size), *params
+        )
         return columns.unflatten(0, (size, columns.shape[0] // size)), 0
 
 
@@ -207,13 +221,13 @@ def dense_jet(
         return operators.dense_jet(input, params, directions, order, activations, collapsed)
     plan = plan_of(input, params, order, directions, activations, collapsed)
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return _Forward.apply(plan, input, *params)
+        return _Forward.apply(plan, input, *params)  # type: ignore[no-any-return,no-untyped-call]
     if plan.widest > FUSED_WIDTH:
         return layered(plan, input, params)
     if torch.is_grad_enabled() and (
         input.requires_grad or any(p is not None and p.requires_grad for p in params)
     ):
-        return _Fused.apply(plan, recompute, input, *params)
+        return _Fused.apply(plan, recompute, input, *params)  # type: ignore[no-any-return,no-untyped-call]
     return calls.forward(plan, input, params, False)[0]
 
 
@@ -231,8 +245,14 @@ def dense_jacobian(
     """Return, for every point, the gradient in all parameters of <cotangent, output jet> at that point.
 
     Args:
-        input, directions, order, weights, biases, activations, collapsed: as for :func:`dense_jet`.
+        input: as for :func:`dense_jet`, and so are the next five.
+        directions: D.
+        order: order of truncation.
+        weights: shape (out, in) each.
+        biases: shape (out,) each, or None.
+        activations: one for each layer, or for each but the last.
         cotangent: shape of the output jet.
+        collapsed: as for :func:`dense_jet`.
 
     Returns:
         Shape (N, P); columns in the order W1 (row by row), b1, W2, b2, ...; absent biases are skipped.
@@ -248,7 +268,7 @@ def dense_jacobian(
             f"the cotangent has shape {tuple(cotangent.shape)}, {cotangent.dtype}",
             f"expected {expected}, {plan.dtype}",
         )
-    return _Jacobian.apply(plan, cotangent, input, *params)
+    return _Jacobian.apply(plan, cotangent, input, *params)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def dense_tangent(
@@ -265,8 +285,14 @@ def dense_tangent(
     """Return the tangent of the output jet for tangents of the input and the parameters (J·v).
 
     Args:
-        input, directions, order, weights, biases, activations, collapsed: as for :func:`dense_jet`.
+        input: as for :func:`dense_jet`, and so are the next five.
+        directions: D.
+        order: order of truncation.
+        weights: shape (out, in) each.
+        biases: shape (out,) each, or None.
+        activations: one for each layer, or for each but the last.
         tangents: of the input, W1, b1, W2, b2, ...; None for zero.
+        collapsed: as for :func:`dense_jet`.
 
     Returns:
         Shape of the output jet. Not differentiable.

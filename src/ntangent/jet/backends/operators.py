@@ -1,3 +1,4 @@
+# ruff: noqa: ARG001 (rules of operators have the signature of their operator)
 """The fused pass as ``torch.library`` operators, for torch.compile and exported graphs.
 
 Rows are passed by name: the kernels know the rows of the activation table and no others.
@@ -111,17 +112,8 @@ def _(info: Any, in_dims: Any, x: Tensor, params: Any, shape: Any, names: Any, s
 
 
 @_backward.register_vmap
-def _(
-    info: Any,
-    in_dims: Any,
-    g: Tensor,
-    x: Tensor,
-    params: Any,
-    saved: Tensor,
-    shape: Any,
-    names: Any,
-    needs: Any,
-) -> Any:
+def _(info: Any, in_dims: Any, *arguments: Any) -> Any:
+    g, x, params, _saved, shape, names, needs = arguments
     dims = (*in_dims[:2], *(in_dims[2] or [None] * len(params)))
     results, places = mapped.map_backward(
         info.batch_size, dims, (g, x, *params), needs,
@@ -147,4 +139,4 @@ def dense_jet(
                 f"the native kernels do not know the activation {name!r}", "", 'use backend="eager"'
             )
     shape = [directions, order, int(collapsed)]
-    return _forward(x, list(params), shape, names, torch.is_grad_enabled())[0]
+    return _forward(x, list(params), shape, names, torch.is_grad_enabled())[0]  # type: ignore[no-any-return]

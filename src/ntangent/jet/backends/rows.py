@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import cache
 
 from ntangent.jet.activations import Activation
 
@@ -13,7 +13,7 @@ def static_states(row: Activation) -> tuple[int, ...]:
     return tuple(i + 1 for i, flow in enumerate(row.flow) if not flow.terms)
 
 
-@lru_cache(maxsize=None)
+@cache
 def keeps(row: Activation) -> int:
     """Return what backward needs of the forward pass beside the output.
 
@@ -30,7 +30,7 @@ def keeps(row: Activation) -> int:
     return 2
 
 
-@lru_cache(maxsize=None)
+@cache
 def signature(row: Activation) -> str:
     """Return a name that two rows share only when they state the same function."""
     terms = [[(e, float(c)) for e, c in p.terms] for p in (*row.flow, row.output)]

@@ -49,8 +49,8 @@ class _Step(Function):
         ), None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, plan: StepPlan, a: Tensor) -> Any:
-        return _Step.apply(plan, a.movedim(in_dims[1], 1)), (1, 1)
+    def vmap(_info: Any, in_dims: Any, plan: StepPlan, a: Tensor) -> Any:
+        return _Step.apply(plan, a.movedim(in_dims[1], 1)), (1, 1)  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=256)
@@ -79,7 +79,7 @@ def activation_jet(
     if a.dtype not in FLOATS:
         raise DtypeError(f"the argument has dtype {a.dtype}", "the kernels compute in float32 or float64")
     degree = calls.degree_of(a, order, directions, collapsed)
-    return _Step.apply(_plan(row, order, directions, degree, collapsed), a)
+    return _Step.apply(_plan(row, order, directions, degree, collapsed), a)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def layered(plan: Plan, x: Tensor, params: Sequence[Tensor | None]) -> Tensor:
