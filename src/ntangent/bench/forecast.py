@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ntangent._base import machine
 from ntangent.bench.contenders import FORWARD, Work
 from ntangent.bench.timing import TOTAL, duration, once
 
+T = TypeVar("T")
 WARY = 3.0  # per order: nested reverse mode grows 2.4 to 2.8-fold; used to leap over orders, not to refuse
 GROWTH = (1.1, 6.0)  # limits to what a measured pair of orders is believed to say
 
@@ -52,10 +55,12 @@ class Forecast:
 
     Args:
         known: order -> cost of one pass.
+        memory: order -> bytes that the first pass of a cell took, before its time is known.
         confirmed: orders whose cost was measured again before something was refused because of it.
     """
 
     known: dict[int, Cost] = field(default_factory=dict)
+    memory: dict[int, int] = field(default_factory=dict)
     confirmed: set[int] = field(default_factory=set)
 
     def predict(self, order: int, at_least: float = 0.0) -> Cost | None:
@@ -71,13 +76,15 @@ class Forecast:
         if not below:
             return None
         last = self.known[below[-1]]
-        growth = WARY
+        growth = memory = WARY
         if len(below) > 1:
-            before = self.known[below[-2]]
-            growth = (last.seconds / max(before.seconds, 1e-9)) ** (1 / (below[-1] - below[-2]))
-            growth = min(max(growth, GROWTH[0]), GROWTH[1])
-        factor = max(growth, at_least) ** (order - below[-1])
-        return Cost(last.seconds * factor, last.forward * factor, int(last.memory * factor))
+            before, steps = self.known[below[-2]], below[-1] - below[-2]
+            growth = _growth(before.seconds, last.seconds, steps)
+            # Memory is seen only where it exceeds what the process has at hand: too little is the rule.
+            memory = max(growth, _growth(before.memory, last.memory, steps))
+        ahead = order - below[-1]
+        factor, more = max(growth, at_least) ** ahead, max(memory, at_least) ** ahead
+        return Cost(last.seconds * factor, last.forward * factor, int(last.memory * more))
 
     def refuse(self, order: int, limit: Cost, probe: Callable[[int], Cost]) -> Cost | None:
         """Return None if an order can be afforded, else what it is predicted to cost.
@@ -109,16 +116,28 @@ class Forecast:
                 self.known[step] = probe(step)
 
 
-def cost_of(work: Work, wait: Callable[[], object]) -> Cost:
-    """Return the cost of one pass, the shortest of a few: the first one also sets things up."""
+def _growth(before: float, after: float, steps: int) -> float:
+    """Return the growth per order between two costs, within what is believed."""
+    ratio = after / before if before > 0 else GROWTH[0]
+    return min(max(math.pow(ratio, 1 / steps), GROWTH[0]), GROWTH[1])
+
+
+def memory_of(call: Callable[[], T]) -> tuple[T, int]:
+    """Return what a call returns, and by how many bytes the process grew in it at most; 0 if unknown."""
     before = machine.resident()
     measured = machine.reset_peak() and before is not None
-    passes: list[tuple[float, float]] = []
-    while len(passes) < 2 or (len(passes) < 10 and sum(seconds for seconds, _ in passes) < 0.1):
+    value = call()
+    return value, max(0, (machine.peak_resident() or 0) - (before or 0)) if measured else 0
+
+
+def cost_of(work: Work, wait: Callable[[], object]) -> Cost:
+    """Return the cost of one pass, the shortest of a few: the first one also sets things up."""
+    first, memory = memory_of(lambda: _pass(work, wait))
+    passes = [first]
+    while first[0] < 1.0 and (
+        len(passes) < 2 or (len(passes) < 10 and sum(seconds for seconds, _ in passes) < 0.1)
+    ):
         passes.append(_pass(work, wait))
-        if passes[0][0] > 1.0:
-            break
-    memory = max(0, (machine.peak_resident() or 0) - (before or 0)) if measured else 0
     return Cost(*min(passes), memory)
 
 

@@ -17,7 +17,7 @@ from ntangent._base.errors import BackendError
 from ntangent.bench.cells import Cell, Series
 from ntangent.bench.check import Judge, judge_of
 from ntangent.bench.contenders import BACKWARD, FORWARD, Contender, Work
-from ntangent.bench.forecast import Cost, Forecast, cost_of
+from ntangent.bench.forecast import Cost, Forecast, cost_of, memory_of
 from ntangent.bench.memory import peak_memory
 from ntangent.bench.timing import TOTAL, Effort, measure, nothing
 from ntangent.jet.backends import library
@@ -125,7 +125,8 @@ class Sweep:
         works[name] = contender.build(cell, self.settings.seed)
         outcome = works[name].outcome
         if outcome is not None:
-            judge.outcomes[name] = outcome()
+            judge.outcomes[name], memory = memory_of(outcome)
+            self._forecast(cell, name).memory[cell.order] = memory
         return _record(TIMED)
 
     def _time(self, cell: Cell, works: dict[str, Work], records: dict[str, dict[str, Any]]) -> None:
@@ -141,9 +142,8 @@ class Sweep:
             # The shortest pass: a forecast from what a busy machine did now and then would refuse too much.
             least = {label: clocks["wall"]["least"] for label, clocks in times.items()}
             forecast = self._forecast(cell, name)
-            guess = forecast.predict(cell.order)
-            total = least.get(TOTAL, least.get(FORWARD, 0.0))
-            forecast.known[cell.order] = Cost(total, least.get(FORWARD, total), guess.memory if guess else 0)
+            total, seen = least.get(TOTAL, least.get(FORWARD, 0.0)), forecast.memory.get(cell.order, 0)
+            forecast.known[cell.order] = Cost(total, least.get(FORWARD, total), seen)
 
     def memory(self, cell: Cell, name: str) -> dict[str, Any]:
         """Return the peak memory of a contender on a cell, or why there is none."""
