@@ -128,10 +128,11 @@ def linear(*functions: Any, arguments: int = 1) -> None:
 
     Example:
         >>> import torch, ntangent as nt
-        >>> nt.extend.linear(torch.roll)
-        >>> x = torch.linspace(-1, 1, 3, dtype=torch.float64)[:, None]
-        >>> nt.jet(lambda x: torch.roll(x**2, 1, 0), x, order=2).derivative(2).flatten().tolist()
-        [2.0, 2.0, 2.0]
+        >>> nt.extend.linear(torch.trapezoid)
+        >>> x = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(3, 2)
+        >>> series = nt.jet(lambda x: torch.trapezoid(x**2, dim=1)[:, None], x, order=2, direction=0)
+        >>> series.derivative(2).flatten().tolist()
+        [1.0, 1.0, 1.0]
     """
     linear_rule(*functions, arguments=arguments)
 

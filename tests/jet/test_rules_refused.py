@@ -17,6 +17,7 @@ from ntangent._base.errors import ArgumentError, BackendError, MissingRule, Shap
 from ntangent.jet import dispatch
 from ntangent.jet.api import variable
 from ntangent.jet.series import Jet
+from ntangent.pinn.field import Field
 
 X = torch.linspace(0.2, 1.4, 12, dtype=torch.float64).reshape(4, 3)
 
@@ -341,3 +342,12 @@ def test_angle_on_the_axes() -> None:
 
         got, exact = (nt.jet(angle, t, 4, backend=b) for b in ("eager", "autograd"))
         torch.testing.assert_close(got.data, exact.data, rtol=1e-12, atol=1e-12)
+
+
+def test_a_field_stays_a_field_and_knows_facts() -> None:
+    u = Field(variable(X[:, :1], 3), "x")
+    assert isinstance(u % 0.5, Field)
+    assert isinstance(torch.softmax(u, 1), Field)
+    assert u.is_nested is False
+    with pytest.raises(AttributeError, match=r"u\.x"):
+        u.T  # noqa: B018

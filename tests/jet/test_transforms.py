@@ -63,7 +63,9 @@ def test_correlate_is_the_adjoint_of_the_product() -> None:
         torch.testing.assert_close(left, right, rtol=1e-14, atol=1e-14)
 
 
-@pytest.mark.parametrize("row", [table.TANH, table.GELU, table.EXP, table.LOGSIGMOID, table.SQUARE], ids=str)
+@pytest.mark.parametrize(
+    "row", [table.TANH, table.GELU, table.EXP, table.LOGSIGMOID, table.SQUARE], ids=lambda row: row.name
+)
 def test_flow_has_exact_derivatives_in_both_modes(row: table.Activation) -> None:
     a = randn(7, 2).requires_grad_()
     assert torch.autograd.gradcheck(lambda a: flow(a, row, 2, 3), (a,), check_forward_ad=True)

@@ -331,14 +331,10 @@ def hardtanh(low: float = -1.0, high: float = 1.0) -> Activation:
     )  # fmt: skip
 
 
-HARDSIGMOID = ACTIVATIONS.add(
-    "hardsigmoid",
-    _linear_pieces(
-        "hardsigmoid",
-        lambda x: (_between(x, -3.0, 3.0) / 6, _between(x, -3.0, 3.0) / 2 + (x >= 3.0).to(x.dtype)),
-        sample=(-5.0, 5.0),
-    ),
-)
+HARDSIGMOID = ACTIVATIONS.add("hardsigmoid", _linear_pieces(
+    "hardsigmoid", sample=(-5.0, 5.0),
+    pieces=lambda x: (_between(x, -3.0, 3.0) / 6, _between(x, -3.0, 3.0) / 2 + (x >= 3.0).to(x.dtype)),
+))  # fmt: skip
 
 
 @cache

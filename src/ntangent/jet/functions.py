@@ -50,11 +50,6 @@ def _logit(input: Jet, eps: float | None = None) -> Any:
     return _log(x) - activate(-x, table.LOG1P)
 
 
-@rule(torch.special.ndtr)
-def _ndtr(input: Jet) -> Jet:
-    return _scale(activate(_scale(input, -math.sqrt(0.5)), table.ERFC), 0.5)
-
-
 @rule(*both("hypot"))
 def _hypot(input: Any, other: Any) -> Any:
     return torch.sqrt(torch.square(input) + torch.square(other))

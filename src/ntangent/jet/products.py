@@ -37,7 +37,7 @@ def _bilinear_rule(function: Any) -> Callable[..., Jet]:
     return apply
 
 
-for _function in (torch.bmm, torch.mv, torch.outer, torch.inner, torch.kron):
+for _function in (torch.bmm, torch.mv, torch.outer, torch.inner):
     rule(*both(_function.__name__))(_bilinear_rule(_function))
 rule(*both("ger"))(_bilinear_rule(torch.outer))
 

@@ -313,7 +313,7 @@ class Jet:
         return dispatch(torch.Tensor.__ipow__, (self, other), {})  # type: ignore[no-any-return]
 
     def __mod__(self, divisor: Any) -> Jet:
-        return dispatch(torch.remainder, (self, divisor), {})  # type: ignore[no-any-return]
+        return _operate(torch.remainder, self, divisor)
 
     def __len__(self) -> int:
         return self.shape[0]

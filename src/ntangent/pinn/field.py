@@ -69,12 +69,16 @@ class Field(Jet):
         if len(coordinate) == 1 and name and set(name) == {coordinate}:
             return self.d(**{coordinate: len(name)})
         try:
+            if name in ("T", "mT"):  # meant as a derivative more often than as a transpose
+                raise AttributeError(name)
             method = Jet.__getattr__(self, name)
         except AttributeError:
             raise AttributeError(
                 f"a field of {coordinate!r} has no {name!r}; "
                 f"its derivatives are u.{coordinate} and u.d({coordinate}=2)"
             ) from None
+        if not callable(method):
+            return method
         return lambda *args, **kwargs: _named(method(*args, **kwargs), coordinate)
 
 
