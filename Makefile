@@ -26,7 +26,7 @@ lint: .venv/.installed  ## ruff and mypy
 	$(BIN)/mypy
 
 bench: .venv/.installed  ## time every backend on this machine
-	$(BIN)/ntangent bench
+	$(BIN)/ntangent bench --quick
 
 docs: .venv/.docs  ## build the documentation into site/, warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -25,7 +25,7 @@ LEVELS = (
     {"problems"},
     {"extend"},
     {""},
-    {"report", "cli"},
+    {"report", "bench", "cli"},
     {"testing", "__main__"},
 )
 LEVEL = {layer: level for level, layers in enumerate(LEVELS) for layer in layers}
@@ -33,6 +33,8 @@ EXTRA_EDGES = {
     ("ode", "optim"): "ode.fit trains",
     ("ode", "run"): "ode.fit writes a run",
     ("cli", "report"): "`ntangent report`",
+    ("cli", "bench"): "`ntangent bench`",
+    ("bench", "report"): "figures share one style",
 }
 
 # Imports inside functions: (importing layer or None for any, imported root or layer) -> reason.
@@ -45,6 +47,7 @@ LAZY = {
     (None, "mpmath"): "an oracle, in the test extra only",
     (None, "hypothesis"): "in the test extra only",
     (None, "triton"): "absent on most machines",
+    ("_base", "resource"): "absent on Windows",
     ("pinn", "ntangent.report"): "Solution.report() is the one call upwards",
     ("cli", "ntangent.cli"): "the entry point first makes sure that the extra `cli` is there",
 }

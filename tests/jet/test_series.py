@@ -44,6 +44,9 @@ def test_shapes_with_and_without_a_direction_axis() -> None:
     torch.testing.assert_close(nt.jet(net, x, 3, -1).data, nt.jet(net, x, 3, several[1]).data)
     assert nt.derivatives(net, x, 3, several).shape == (4, 2, 3, 4)
     assert nt.derivatives(net, x, 3, 0).shape == (4, 3, 4)
+    series = nt.jet(net, x, 3, several)
+    assert torch.equal(series.derivatives(), torch.stack([series.derivative(k) for k in range(4)]))
+    assert nt.derivatives(lambda v: v, x, 3, 0)[2:].eq(0).all()  # rows that are not stored
 
 
 def test_variable_is_stored_with_two_rows() -> None:

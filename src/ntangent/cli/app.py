@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 import ntangent
+from ntangent.cli.bench import bench
 from ntangent.cli.doctor import doctor
 from ntangent.cli.errors import ReportingGroup, traceback_option
 from ntangent.cli.options import fields, summary
@@ -48,5 +49,5 @@ def report(run_dir: Path) -> None:
     click.echo(write_report(run_dir))
 
 
-for _command in (solve, resume, doctor):
+for _command in (solve, resume, bench, doctor):
     cli.add_command(_command)

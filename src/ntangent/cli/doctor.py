@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import platform
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 import ntangent
+from ntangent._base import machine
 from ntangent._base.errors import BackendError
 from ntangent._base.extras import EXTRAS, installed_version, missing
 from ntangent._base.precision import tolerance
@@ -111,19 +110,6 @@ def native_status() -> str:
         return f"broken: {type(error).__name__}: {error}"
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _extra(name: str) -> str:
     absent = missing(name)
     if absent:
@@ -139,9 +125,9 @@ def facts() -> list[tuple[str, str]]:
         ("torch", torch.__version__),
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         *((f"extra {name}", _extra(name)) for name in EXTRAS),
-        ("processor", _processor()),
+        ("processor", machine.processor()),
         ("instructions", torch.backends.cpu.get_cpu_capability()),
-        ("threads", f"{torch.get_num_threads()} of {_cores()} cores"),
+        ("threads", f"{torch.get_num_threads()} of {machine.cores()} cores"),
         ("gpu", ", ".join(gpus) or "none"),
         ("native kernels", native_status()),
     ]

@@ -171,5 +171,4 @@ def derivatives(
     Arguments, errors and cost as for :func:`jet`. The factorials are applied at the end, so the
     result may overflow where the coefficients of the jet do not.
     """
-    series = jet(f, x, n, direction, backend)
-    return torch.stack([series.derivative(k) for k in range(series.order + 1)])
+    return jet(f, x, n, direction, backend).derivatives()

@@ -140,15 +140,32 @@ class Jet:
                 k = 35 in float32, 171 in float64); the coefficient itself is always in range.
         """
         c = self.coefficient(k)
-        if k <= 1:
-            return c
+        return c if k <= 1 else c * self._factorial(k)
+
+    def derivatives(self) -> Tensor:
+        """Return the derivatives of all orders as one tensor, in one multiplication.
+
+        Returns:
+            Shape (order + 1, *shape), or (order + 1, D, *shape) when the jet has a direction axis.
+
+        Raises:
+            ArgumentError: as for :meth:`derivative`.
+        """
+        factors = [self._factorial(k) for k in range(self.order + 1)]
+        width, rows = self.width, padded(self, self.order)
+        if self.directions is not None:
+            shared = rows[:1].expand(width, *self.shape)
+            rows = torch.cat([shared, rows[1:]]).view(self.order + 1, width, *self.shape)
+        return rows * rows.new_tensor(factors).view(-1, *[1] * (rows.ndim - 1))
+
+    def _factorial(self, k: int) -> float:
         if k > 170 or float(math.factorial(k)) > torch.finfo(self.dtype).max:
             raise ArgumentError(
                 f"{k}! does not fit into {self.dtype}",
                 "the raw derivative would overflow",
                 f".coefficient({k})",
             )
-        return c * float(math.factorial(k))
+        return float(math.factorial(k))
 
     def truncate(self, order: int) -> Jet:
         """Return the series up to a lower order."""

@@ -1,0 +1,62 @@
+"""The experiments start from the root of the repository, in a process of their own."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def experiments(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "experiments", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+@pytest.mark.slow
+def test_a_smoke_run_measures_draws_and_checks_the_claims(tmp_path: Path) -> None:
+    arguments = ("run", "n_tangentprop", "--figure", "1", "--smoke", "--threads", "1", "--results", tmp_path)
+    result = experiments(*arguments)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "n_tangentprop" / "smoke"
+    assert (folder / "figure-1.png").read_bytes().startswith(b"\x89PNG")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["figures"] == [1]
+    assert manifest["machine"]["threads"] == 1
+    claims = {claim["id"]: claim for claim in json.loads((folder / "claims.json").read_text())["claims"]}
+    assert claims["fig1-n1"]["ours"] > 0
+    assert claims["fig6-profile1"]["ours"] is None
+    # The next figure is drawn from the same data: nothing is measured again.
+    size = (folder / "orders.jsonl").stat().st_size
+    result = experiments(*arguments[:3], "2..3", *arguments[4:])
+    assert result.returncode == 0, result.stderr
+    assert (folder / "orders.jsonl").stat().st_size == size
+    assert (folder / "figure-3.png").exists()
+
+
+def test_papers_are_listed_and_mistakes_explained() -> None:
+    listed = experiments("list")
+    assert "n_tangentprop" in listed.stdout
+    assert "figure 5" in listed.stdout
+    wrong = experiments("run", "n_tangentprop", "--figure", "11", "--smoke")
+    assert wrong.returncode == 1
+    assert "has no figure 11 here yet" in wrong.stderr
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/*/paper.toml")), ids=lambda p: p.parent.name)
+def test_claims_say_where_they_come_from(path: Path) -> None:
+    facts = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert {"title", "link", "claim"} <= set(facts)
+    for claim in facts["claim"]:
+        assert {"id", "statement", "where", "paper", "cost"} <= set(claim), claim
+        if "data" in claim:
+            assert {"cell", "time", "ours"} <= set(claim), claim
+    assert len({claim["id"] for claim in facts["claim"]}) == len(facts["claim"])
+    assert (path.parent / "NOTES.md").exists()
