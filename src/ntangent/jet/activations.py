@@ -56,6 +56,9 @@ class Activation:
     def __repr__(self) -> str:
         return f"Activation({self.name!r})"
 
+    def __hash__(self) -> int:  # the name is unique and short; hashing the polynomials would cost more
+        return hash(self.name)
+
     @property
     def kernel(self) -> str:
         """Name of the function that computes the initial states in compiled kernels."""

