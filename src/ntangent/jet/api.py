@@ -126,12 +126,15 @@ def jet(
     x, order = check_points(x), check_order(order)
     check_choice(backend, BACKENDS, "backend")
     check_choice(missing, ("raise", "nested"), "missing")
-    directions, several = _directions(x, direction)
     check_network(f, x)
+    if backend in EXECUTORS:
+        y = run(f, variable(x, order, direction), backend, missing)
+        check_output(y, x)
+        return y
+    directions, several = _directions(x, direction)
     if backend == "autograd":
         rows = nested_autograd(f, x, directions, order)
-        return Jet(rows, order, len(directions) if several else None)
-    if backend == "faa-di-bruno":
+    else:
         net = as_dense(f)
         if net is None:
             raise BackendError(
@@ -140,10 +143,7 @@ def jet(
                 'jet(..., backend="eager")',
             )
         rows = faa_di_bruno(net, x, directions, order)
-        return Jet(rows, order, len(directions) if several else None)
-    y = run(f, variable(x, order, direction), backend, missing)
-    check_output(y, x)
-    return y
+    return Jet(rows, order, len(directions) if several else None)
 
 
 def check_network(f: Field, x: Tensor) -> None:

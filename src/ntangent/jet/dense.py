@@ -135,6 +135,8 @@ def as_dense(f: Callable[..., Any]) -> Dense | None:
 
 def module_dtype(f: Any) -> torch.dtype | None:
     """Return the floating dtype of a module's parameters, or None when it has none."""
+    if type(f) is nn.Sequential and len(f) and type(first := next(iter(f._modules.values()))) is nn.Linear:
+        return first.weight.dtype  # at once: collecting the parameters of a module takes longer
     if isinstance(f, torch.nn.Module):
         for parameter in f.parameters():
             if parameter.is_floating_point():

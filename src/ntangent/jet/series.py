@@ -151,11 +151,13 @@ class Jet:
         Raises:
             ArgumentError: as for :meth:`derivative`.
         """
-        factors = [self._factorial(k) for k in range(self.order + 1)]
         width, rows = self.width, padded(self, self.order)
         if self.directions is not None:
             shared = rows[:1].expand(width, *self.shape)
             rows = torch.cat([shared, rows[1:]]).view(self.order + 1, width, *self.shape)
+        elif self.order <= 1:
+            return rows
+        factors = [self._factorial(k) for k in range(self.order + 1)]
         return rows * rows.new_tensor(factors).view(-1, *[1] * (rows.ndim - 1))
 
     def _factorial(self, k: int) -> float:
