@@ -159,3 +159,22 @@ def test_one_network_used_twice_and_products_of_networks() -> None:
     for order in range(6):
         got, expected = (nt.jet(f, x, order, backend=b) for b in ("eager", "autograd"))
         check_series(coefficients(got), coefficients(expected), f"order {order}", terms=4)
+
+
+@pytest.mark.parametrize("order", [3, 5])
+def test_nested_autograd_through_normalisation_is_right_where_torch_alone_is_not(order):
+    # The fused layer_norm and instance_norm of torch 2.13 have wrong third derivatives.
+    torch.manual_seed(3)
+    lift = torch.nn.Linear(1, 6, dtype=torch.float64)
+    nets = [
+        torch.nn.Sequential(lift, torch.nn.Tanh(), torch.nn.LayerNorm(6, dtype=torch.float64)),
+        torch.nn.Sequential(
+            lift, torch.nn.Tanh(), torch.nn.Unflatten(1, (2, 3)),
+            torch.nn.InstanceNorm1d(2, affine=True, dtype=torch.float64), torch.nn.Flatten(),
+        ),
+    ]  # fmt: skip
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    for net in nets:
+        series, nested = (nt.jet(net, x, order, backend=b).coefficient(order) for b in ("eager", "autograd"))
+        size = float(series.detach().abs().max())
+        torch.testing.assert_close(nested, series, rtol=1e-9, atol=1e-9 * size)

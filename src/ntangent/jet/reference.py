@@ -11,10 +11,54 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ntangent._base.errors import DtypeError, ShapeError
 from ntangent.jet.dense import Dense
+
+
+class _Elementary(TorchFunctionMode):
+    """Replaces fused normalisations by their formulas while a function is recorded.
+
+    The derivatives of PyTorch's own ``layer_norm`` and ``instance_norm`` are wrong from the third on
+    (2.13: by 9 % and by factors of hundreds on small examples), without a warning.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        formula = {F.layer_norm: _layer_norm, F.instance_norm: _instance_norm}.get(func, func)
+        return formula(*args, **(kwargs or {}))
+
+
+def _standardised(input: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+    centred = input - input.mean(axes, keepdim=True)
+    return centred * torch.rsqrt((centred**2).mean(axes, keepdim=True) + eps)
+
+
+def _layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Tensor:
+    y = _standardised(input, tuple(range(-len(normalized_shape), 0)), eps)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    **settings: Any,
+) -> Tensor:
+    if not use_input_stats or running_mean is not None:
+        return F.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, **settings)
+    y = _standardised(input, tuple(range(2, input.ndim)), settings.get("eps", 1e-5))
+    shape = (-1, *[1] * (input.ndim - 2))
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
 
 
 def nested_autograd(f: Callable[[Tensor], Any], x: Tensor, directions: Tensor, order: int) -> Tensor:
@@ -38,7 +82,8 @@ def nested_autograd(f: Callable[[Tensor], Any], x: Tensor, directions: Tensor, o
         for v in directions:
             t = torch.zeros(x.shape[0], 1, dtype=x.dtype, device=x.device, requires_grad=True)
             columns = []
-            y = f(x + t * v)
+            with _Elementary():
+                y = f(x + t * v)
             check_output(y, x)
             for column in y.unbind(1):
                 columns.append(_chain(column, t, order))
