@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import platform
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import click
 import torch
@@ -23,8 +20,8 @@ from ntangent._base.precision import tolerance
 from ntangent.cli.errors import traceback_option
 from ntangent.jet import MLP, jet
 from ntangent.jet.api import BACKENDS
+from ntangent.jet.backends import library, native
 
-NATIVE = "ntangent.jet.backends.native"
 ORACLE = "autograd"
 ORDER, WIDTH, DEPTH, POINTS, REPEATS = 5, 16, 2, 64, 20
 
@@ -98,16 +95,10 @@ def _milliseconds(net: torch.nn.Module, x: Tensor, backend: str) -> float:
 
 
 def native_status() -> str:
-    """Return what is known of the native kernels, without assuming that they exist."""
-    if importlib.util.find_spec(NATIVE) is None:
-        return "not built: the eager path serves"
-    try:
-        module: Any = importlib.import_module(NATIVE)
-        if not module.available():
-            return f"not available: {module.reason()}; the eager path serves"
-        return f"built, {module.isa()}"
-    except Exception as error:  # a broken library must not stop the doctor
-        return f"broken: {type(error).__name__}: {error}"
+    """Return whether the compiled kernels serve, and for which instruction set, or why they do not."""
+    if not native.available():
+        return f"not available: {native.reason()}; the eager path serves"
+    return f"built, {library.library().isa_name}"
 
 
 def _extra(name: str) -> str:
