@@ -73,7 +73,15 @@ def _centred(input: Jet, dim: Dims) -> tuple[Jet, Jet]:
     return input - centre, centre
 
 
-def _variance(input: Any, dim: Any, unbiased: Any, keepdim: Any, correction: Any) -> Jet:
+@rule(*both("var"))
+def _variance(
+    input: Jet,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: Any = None,
+) -> Jet:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if unbiased is not None and correction is not None:
@@ -85,18 +93,6 @@ def _variance(input: Any, dim: Any, unbiased: Any, keepdim: Any, correction: Any
     return square.map_rows(lambda rows: rows / max(count - lost, 0))
 
 
-@rule(*both("var"))
-def _var(
-    input: Jet,
-    dim: Any = None,
-    unbiased: bool | None = None,
-    keepdim: bool = False,
-    *,
-    correction: Any = None,
-) -> Jet:
-    return _variance(input, dim, unbiased, keepdim, correction)
-
-
 @rule(*both("std"))
 def _std(
     input: Jet,
@@ -106,7 +102,7 @@ def _std(
     *,
     correction: Any = None,
 ) -> Jet:
-    return activate(_variance(input, dim, unbiased, keepdim, correction), table.SQRT)
+    return activate(_variance(input, dim, unbiased, keepdim, correction=correction), table.SQRT)
 
 
 def standardised(input: Jet, dim: Dims, eps: float, *, centre: bool = True) -> Jet:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ntangent._base.protocols import Objective
+from ntangent._base.protocols import Objective, State
 from ntangent.optim._stage import check_theta, is_finite, no_start, norm
 from ntangent.optim.line_search import LineSearchResult, strong_wolfe
 
@@ -52,6 +52,16 @@ class Move:
     evaluations: int
     restarted: bool
     outcome: str
+
+
+def stuck(state: State, evaluations: int) -> State:
+    """Return the end of a stage whose line search found nothing lower, after so many evaluations."""
+    return replace(
+        state,
+        memory=state.memory | {"evaluations": evaluations},
+        info=state.info | {"evaluations": float(evaluations), "accepted": 0.0},
+        stop=STUCK,
+    )
 
 
 def first_point(objective: Objective, theta: Tensor) -> Point:

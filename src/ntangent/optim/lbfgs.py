@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ntangent._base.check import check_positive
 from ntangent._base.protocols import Objective, State
-from ntangent.optim._descent import STUCK, Point, WolfeSettings, curved, descend, first_point
+from ntangent.optim._descent import Point, WolfeSettings, curved, descend, first_point, stuck
 from ntangent.optim._stage import check_tolerance, check_wolfe, norm, verdict
 
 
@@ -80,14 +80,7 @@ class LBFGS:
         move = descend(objective, point, direction, self.lr, settings)
         evaluations = memory["evaluations"] + move.evaluations
         if move.point is None:
-            return State(
-                state.theta,
-                state.loss,
-                state.iteration,
-                memory | {"evaluations": evaluations},
-                state.info | {"evaluations": float(evaluations), "accepted": 0.0},
-                STUCK,
-            )
+            return stuck(state, evaluations)
         new = move.point
         kept: dict[str, Any] = {"s": [], "y": [], "ys": []} if move.restarted else memory
         # The difference of the rounded vectors, which is what y belongs to; not step·direction.

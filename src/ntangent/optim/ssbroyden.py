@@ -11,7 +11,15 @@ from torch import Tensor
 
 from ntangent._base.check import check_positive
 from ntangent._base.protocols import Objective, State
-from ntangent.optim._descent import STUCK, Point, WolfeSettings, curved, descend, first_point, steepest_scale
+from ntangent.optim._descent import (
+    Point,
+    WolfeSettings,
+    curved,
+    descend,
+    first_point,
+    steepest_scale,
+    stuck,
+)
 from ntangent.optim._stage import check_tolerance, check_wolfe, norm, verdict
 
 
@@ -68,14 +76,7 @@ class _SelfScaled(ABC):
         move = descend(objective, point, direction, self.lr, settings)
         evaluations = memory["evaluations"] + move.evaluations
         if move.point is None:
-            return State(
-                state.theta,
-                state.loss,
-                state.iteration,
-                memory | {"evaluations": evaluations},
-                state.info | {"evaluations": float(evaluations), "accepted": 0.0},
-                STUCK,
-            )
+            return stuck(state, evaluations)
         new = move.point
         inverse = self._update(None if move.restarted else inverse, point, new, move.step)
         size = norm(new.gradient)

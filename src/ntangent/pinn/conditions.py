@@ -15,7 +15,6 @@ from ntangent.jet import Jet
 from ntangent.pinn.domain import Box
 from ntangent.pinn.field import Field, Parameters
 
-Value = float | Callable[[Tensor], Tensor]
 Equation = Callable[[Field, Parameters, Jet], Jet]
 
 

@@ -14,9 +14,6 @@ from ntangent._base.errors import ArgumentError, BackendError, DtypeError, Shape
 from ntangent.jet.activations import Activation
 from ntangent.jet.backends.library import Library, Plan, StepPlan, is_identity, library, row_count
 
-# W1, b1, W2, b2, ...; an absent bias is None.
-Params = tuple[Tensor | None, ...]
-
 _plans: dict[Any, Plan] = {}
 _pointers: dict[int, Any] = {}
 
