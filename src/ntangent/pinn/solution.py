@@ -69,7 +69,7 @@ class Solution:
         """Return the field and its derivatives at N points, shape (order+1, N)."""
         with torch.no_grad():
             u, _ = self.problem.field(self.net, self._points(x), order)
-            return torch.stack([u.derivative(k)[:, 0] for k in range(order + 1)])
+            return u.derivatives()[..., 0]
 
     def residuals(self, x: Any) -> Tensor:
         """Return the unweighted residual of every equation at N points, shape (E, N)."""
