@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -209,7 +210,8 @@ def test_relobralo():
 
 def test_relobralo_tosses_the_coin_with_the_given_generator():
     def run(seed):
-        later = [view(scaled(2 / k, 1), seed=seed + k) for k in range(1, 12)]
+        generator = torch.Generator().manual_seed(seed)
+        later = [replace(view(scaled(2 / k, 1)), generator=generator) for k in range(1, 12)]
         return after(ReLoBRaLo(alpha=0.5, rho=0.5), view(scaled(4, 1)), *later)["equation[0]"]
 
     assert torch.equal(run(1), run(1))
