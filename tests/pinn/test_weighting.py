@@ -215,7 +215,7 @@ def test_relobralo_tosses_the_coin_with_the_given_generator():
         return after(ReLoBRaLo(alpha=0.5, rho=0.5), view(scaled(4, 1)), *later)["equation[0]"]
 
     assert torch.equal(run(1), run(1))
-    assert not torch.equal(run(1), run(50))
+    assert len({float(run(seed)) for seed in range(8)}) > 1
 
 
 def test_softadapt():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError, CheckpointError, ConvergenceError, RunFolderError
-from ntangent._base.protocols import Objective, Stage, State
+from ntangent._base.protocols import Objective, Refreshing, Stage, State, version
 from ntangent.run.callbacks import Callback, EndRecord, Outcome, Record, StageRecord
 from ntangent.run.checkpoint import (
     Checkpoint,
@@ -43,6 +43,7 @@ def train(
     extra: Callable[[], Mapping[str, Any]] | None = None,
     restore: Callable[[dict[str, Any]], object] | None = None,
     describe: Callable[[Tensor], Mapping[str, float]] | None = None,
+    revise: Callable[[Objective, Stage, Tensor, int], object] | None = None,
 ) -> Outcome:
     """Train through all stages, each until it stops by itself or has used its budget.
 
@@ -65,6 +66,11 @@ def train(
             samplers, weights), as tensors and plain values.
         restore: takes what ``extra`` returned, before the first iteration of a resumed run.
         describe: returns named numbers for the metrics (unknown parameters), given θ.
+        revise: may change what the objective computes (weights, points) before a stage begins and
+            between two of its iterations; gets the objective, the stage, θ and the iterations done
+            since the run began. An objective that changes counts up its ``version``, and the stage
+            takes the change up (``Refreshing``). What it remembers belongs into ``extra``. A stage
+            that cannot be refreshed is left alone until it ends.
 
     Raises:
         ArgumentError: an argument contradicts another one.
@@ -89,6 +95,7 @@ def train(
             record_every,
             extra,
             describe,
+            revise,
         )
         training.interrupts = interrupts
         try:
@@ -128,6 +135,7 @@ class _Training:
     record_every: int
     extra: Callable[[], Mapping[str, Any]] | None
     describe: Callable[[Tensor], Mapping[str, float]] | None
+    revise: Callable[[Objective, Stage, Tensor, int], object] | None = None
 
     index: int = 0
     state: State | None = None
@@ -221,6 +229,8 @@ class _Training:
         """Run one stage; return the reason if a callback ended the training."""
         state = self.state
         if state is None:
+            if self.revise is not None:
+                self.revise(self.objective, stage, self.theta, self.step)
             state = self._accept(stage.begin(self.objective, self.theta))
             self.settled = True
             # At once: a state that cannot be stored should be known now, not hours later.
@@ -234,13 +244,26 @@ class _Training:
                     "a stage that does not count would never end",
                     "State(..., iteration=state.iteration + 1)",
                 )
-            stopped = self._report(state, state.stop is not None or state.iteration >= stage.iterations)
+            last = state.stop is not None or state.iteration >= stage.iterations
+            stopped = self._report(state, last)
+            if not last:
+                state = self._revised(stage, state)
             self.settled = True
             self._pause(force=stopped is not None)
             if stopped is not None:
                 return stopped
         self._finish_stage(stage, state)
         return None
+
+    def _revised(self, stage: Stage, state: State) -> State:
+        """Let the caller change the objective, and the stage take the change up."""
+        if self.revise is None or not isinstance(stage, Refreshing):
+            return state
+        before = version(self.objective)
+        self.revise(self.objective, stage, state.theta, self.step)
+        if version(self.objective) == before:
+            return state
+        return self._accept(stage.refresh(self.objective, state))
 
     def _accept(self, state: State) -> State:
         """Make ``state`` the current one if its loss is a number."""
