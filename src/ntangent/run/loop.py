@@ -14,7 +14,7 @@ from torch import Tensor
 from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError, CheckpointError, ConvergenceError, RunFolderError
 from ntangent._base.protocols import Objective, Refreshing, Stage, State, version
-from ntangent.run.callbacks import Callback, EndRecord, Outcome, Record, StageRecord
+from ntangent.run.callbacks import Callback, EndRecord, Outcome, Record, StageRecord, Stateful
 from ntangent.run.checkpoint import (
     Checkpoint,
     clean,
@@ -205,12 +205,18 @@ class _Training:
             )
         if restore is not None:
             restore(found.extra)
+        for callback, (name, memory) in zip(self._stateful(), found.callbacks, strict=False):
+            if type(callback).__name__ == name:
+                callback.load_state_dict(memory)
         self.theta, self.loss = found.state.theta, found.state.loss
         self.iterations, self.reasons = list(found.iterations), list(found.reasons)
         self.index = found.stage + 1 if found.finished else found.stage
         self.state = None if found.finished else found.state
         self.before = found.seconds
         return found.metrics_bytes
+
+    def _stateful(self) -> list[Stateful]:
+        return [callback for callback in self.callbacks if isinstance(callback, Stateful)]
 
     def run(self) -> Outcome:
         """Run the stages that are left."""
@@ -358,6 +364,7 @@ class _Training:
             seconds=self.seconds,
             config_hash=self.folder.config_hash,
             extra=dict(self.extra()) if self.extra is not None else {},
+            callbacks=[(type(callback).__name__, callback.state_dict()) for callback in self._stateful()],
         )
         save_checkpoint(self.folder.checkpoints, checkpoint)
         self.due = time.perf_counter() + self.checkpoint_every
