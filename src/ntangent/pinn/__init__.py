@@ -10,6 +10,7 @@ from ntangent.pinn.problem import Problem as Problem
 from ntangent.pinn.problem import even as even
 from ntangent.pinn.problem import odd as odd
 from ntangent.pinn.problem import plain as plain
+from ntangent.pinn.revision import Refine as Refine
 from ntangent.pinn.sampling import Chebyshev as Chebyshev
 from ntangent.pinn.sampling import Grid as Grid
 from ntangent.pinn.sampling import Sampler as Sampler
@@ -17,3 +18,12 @@ from ntangent.pinn.sampling import Uniform as Uniform
 from ntangent.pinn.solution import Solution as Solution
 from ntangent.pinn.solve import solve as solve
 from ntangent.pinn.unknown import Unknown as Unknown
+from ntangent.pinn.weighting import NTK as NTK
+from ntangent.pinn.weighting import RBA as RBA
+from ntangent.pinn.weighting import Causal as Causal
+from ntangent.pinn.weighting import Fixed as Fixed
+from ntangent.pinn.weighting import GradNorm as GradNorm
+from ntangent.pinn.weighting import ReLoBRaLo as ReLoBRaLo
+from ntangent.pinn.weighting import SelfAdaptive as SelfAdaptive
+from ntangent.pinn.weighting import SoftAdapt as SoftAdapt
+from ntangent.pinn.weighting import Weighting as Weighting

@@ -28,6 +28,8 @@ class Block:
         order: order of the field's series that the rows need.
         rows: maps the field, the parameters and the coordinate to residuals, shape (C, N).
         weights: weight of the mean square of each row, shape (C,).
+        at: maps other points to the block there, where the rows belong to collocation points; None
+            where the points are part of the condition.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Block:
     order: int
     rows: Callable[[Field, Parameters, Field], Tensor]
     weights: Tensor
+    at: Callable[[Tensor], Block] | None = None
 
 
 @runtime_checkable
@@ -292,7 +295,11 @@ def residual_block(
         return torch.stack([per_point(d, points, f"the residual of {name}") for d in derivatives])
 
     weights = points.new_tensor([weight, *[weight * w for w in sobolev]])
-    return Block(name, points, need + len(sobolev), rows, weights)
+
+    def at(other: Tensor) -> Block:
+        return residual_block(name, equation, need, other, weight, sobolev)
+
+    return Block(name, points, need + len(sobolev), rows, weights, at)
 
 
 def per_point(values: Tensor, points: Tensor, what: str) -> Tensor:

@@ -15,9 +15,10 @@ from ntangent.jet.jacobian import batched_jacobian, per_point_jacobian
 from ntangent.pinn.conditions import Block, residual_block
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.problem import Problem
+from ntangent.pinn.revisable import Revisable
 
 
-class PinnObjective:
+class PinnObjective(Revisable):
     """loss(θ) = sum over blocks and components of weight · mean(residual²).
 
     θ is the network's trainable parameters in their own order, then one raw number per unknown.
@@ -38,7 +39,7 @@ class PinnObjective:
         sobolev: Sequence[float] = (),
         equation_weights: Sequence[float] | None = None,
     ) -> None:
-        self.problem, self.net = problem, net
+        self.problem, self.net, self.points = problem, net, points
         self.parameters = [p for p in net.parameters() if p.requires_grad]
         self.dtype, self.device = points.dtype, points.device
         if not self.parameters and not problem.unknowns:
@@ -90,7 +91,8 @@ class PinnObjective:
     @property
     def order(self) -> int:
         """The highest derivative of the field that is used."""
-        return max(block.order for block in self.blocks)
+        orders: list[int] = [block.order for block in self.blocks]
+        return max(orders)
 
     def start(self) -> Tensor:
         """Return θ of the network as it is, with the unknowns at their start values."""
@@ -120,10 +122,17 @@ class PinnObjective:
         pairs = zip(self.problem.unknowns.items(), raw, strict=True)
         return Parameters({name: unknown.value(q) for (name, unknown), q in pairs})
 
+    def _block_rows(self, block: Block, raw: Sequence[Tensor]) -> Tensor:
+        """Return the residuals of a block without any weight, shape (C, N)."""
+        u, x = self.problem.field(self.net, block.points, block.order)
+        return block.rows(u, self._parameters(raw), x)
+
     def _rows(self, block: Block, raw: Sequence[Tensor]) -> Tensor:
         """Return the weighted residuals of a block, shape (C, N)."""
-        u, x = self.problem.field(self.net, block.points, block.order)
-        return block.rows(u, self._parameters(raw), x) * scale(block)[:, None]
+        return self._scaled(block, self._block_rows(block, raw))
+
+    def _bare_rows(self, raw: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {block.name: self._block_rows(block, raw) for block in self.blocks}
 
     def _vector(self, raw: Sequence[Tensor]) -> Tensor:
         return torch.cat([self._rows(block, raw).reshape(-1) for block in self.blocks])
@@ -136,15 +145,17 @@ class PinnObjective:
     def terms(self, theta: Tensor) -> dict[str, float]:
         """Return each block's share of the loss."""
         with torch.no_grad():
-            raw = list(self.load(theta))
-            return {block.name: float(self._rows(block, raw).square().sum()) for block in self.blocks}
+            rows = self.rows(theta)
+            return {b.name: float(self._scaled(b, rows[b.name]).square().sum()) for b in self.blocks}
 
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient, shape (P,); one forward and one backward pass."""
         raw = self.load(theta).detach().clone().requires_grad_()
         with torch.enable_grad():
-            r = self._vector(list(raw))
+            rows = self._bare_rows(list(raw))
+            r = torch.cat([self._scaled(block, rows[block.name]).reshape(-1) for block in self.blocks])
             loss = r @ r
+        self._seen = theta, {name: row.detach() for name, row in rows.items()}
         return loss.detach(), self._gradient(loss, raw)
 
     def residuals_and_jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,8 +255,3 @@ def check_weights(weights: Sequence[float], name: str) -> list[float]:
                 f"a {name} is {value}", "a loss is a sum of squares with weights >= 0", f"{name}=1.0"
             )
     return values
-
-
-def scale(block: Block) -> Tensor:
-    """Return the factor of each component: the mean square becomes a plain sum of squares."""
-    return (block.weights / max(1, len(block.points))).sqrt()

@@ -16,8 +16,10 @@ from ntangent._base.protocols import Stage
 from ntangent.pinn.domain import Box
 from ntangent.pinn.objective import PinnObjective, check_weights
 from ntangent.pinn.problem import Problem
-from ntangent.pinn.sampling import Chebyshev, Sampler
+from ntangent.pinn.revision import Refine, Resampler, Revision, check_revision, warn_without_effect
+from ntangent.pinn.sampling import Chebyshev, Sampler, Uniform
 from ntangent.pinn.solution import Solution, exact
+from ntangent.pinn.weighting import Weighting
 from ntangent.run import Callback, Outcome, Progress, RunFolder, run_config, train
 
 
@@ -28,6 +30,9 @@ def solve(
     *,
     sampler: Sampler | None = None,
     sobolev: int | Sequence[float] = 0,
+    weighting: Weighting | None = None,
+    resample: Resampler | None = None,
+    refine: Refine | str | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -46,6 +51,10 @@ def solve(
         sampler: collocation points; 128 Chebyshev points by default.
         sobolev: m, to add the mean squares of the residual's derivatives of orders 1..m with
             weight 1, or their m weights. They come from the same series as the residual.
+        weighting: how much each term and each point counts, for example ``RBA()``.
+        resample: how the collocation points move during the training.
+        refine: "auto" or a ``Refine`` to add points when the residual on held-out points leaves that
+            on the training points; None keeps their number.
         run_dir: folder for configuration, metrics, checkpoints and report; None keeps the run in
             memory.
         resume: continue the run of ``run_dir`` from its newest checkpoint, to the same bits.
@@ -54,7 +63,7 @@ def solve(
         progress: show a line of progress on standard error.
         checkpoint_every: seconds between checkpoints.
         recipe: name and options that rebuild the problem, kept in the configuration.
-        seed: recorded in the configuration; the randomness of network and sampler is theirs.
+        seed: of mini-batches, weighting and resampling; the randomness of network and sampler is theirs.
 
     Returns:
         The solution; its network is ``net``, trained in place.
@@ -69,7 +78,14 @@ def solve(
     sampler = sampler or Chebyshev(128)
     weights = _sobolev_weights(sobolev)
     points = _collocation(sampler, problem.domain, dtype, device)
+    rule = check_revision(weighting, resample, refine)
     objective = PinnObjective(problem, net, points, weights)
+    objective.seed = seed
+    held_out = Uniform(max(256, len(points)), seed + 1).points(problem.domain, dtype, device)
+    revision = Revision(
+        objective, weighting=weighting, resample=resample, refine=rule, held_out=held_out, seed=seed
+    )
+    warn_without_effect(revision, stages, sampler)
     if problem.reference is not None:
         # Now, not after the training: a reference of the wrong shape would lose the result.
         exact(problem, points[:3, 0], objective.order)
@@ -79,6 +95,7 @@ def solve(
         config = run_config(
             problem=given["problem"], options=given["options"], stages=stages, seed=seed, dtype=dtype,
             statement=describe(problem), network=describe(net), sampler=describe(sampler), sobolev=weights,
+            weighting=describe(weighting), resample=describe(resample), refine=describe(rule),
         )  # fmt: skip
         folder = (
             RunFolder.resume(run_dir, config)
@@ -88,7 +105,9 @@ def solve(
     outcome = train(
         stages, objective, objective.start(), folder=folder, resume=resume,
         callbacks=[*callbacks, Progress(stages, quiet=not progress)],
-        checkpoint_every=checkpoint_every, describe=objective.unknowns,
+        checkpoint_every=checkpoint_every,
+        describe=lambda theta: objective.unknowns(theta) | revision.describe(),
+        extra=revision.state_dict, restore=revision.load_state_dict, revise=revision,
     )  # fmt: skip
     return finish(objective, outcome, folder)
 

@@ -236,7 +236,8 @@ class _Training:
         state = self.state
         if state is None:
             if self.revise is not None:
-                self.revise(self.objective, stage, self.theta, self.step)
+                # A copy: at θ as a new object nothing is known, as in a resumed run.
+                self.revise(self.objective, stage, self.theta.clone(), self.step)
             state = self._accept(stage.begin(self.objective, self.theta))
             self.settled = True
             # At once: a state that cannot be stored should be known now, not hours later.
