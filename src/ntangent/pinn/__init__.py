@@ -6,6 +6,7 @@ from ntangent.pinn.conditions import Neumann as Neumann
 from ntangent.pinn.conditions import PointData as PointData
 from ntangent.pinn.conditions import TaylorResidual as TaylorResidual
 from ntangent.pinn.domain import Box as Box
+from ntangent.pinn.normalise import Normalise as Normalise
 from ntangent.pinn.problem import Problem as Problem
 from ntangent.pinn.problem import even as even
 from ntangent.pinn.problem import odd as odd
