@@ -293,13 +293,16 @@ def test_points_are_added_when_the_network_fits_only_those_it_has():
     )
     train([optim.Adam(60)], easy, easy.start(), revise=quiet)
     assert len(easy.points) == 64
-    assert 0.5 < quiet.describe()["held-out ratio"] < 2
+    assert 0.5 < quiet.ratio < 2
 
 
 def test_metrics_hold_the_weights(tmp_path):
     solution = run([optim.Adam(3)], weighting=Fixed({"initial": 7.0}), refine="auto")
-    assert solution.outcome.history[-1].values["weight initial"] == 7.0
-    assert solution.outcome.history[-1].values["points"] == 12.0
+    assert solution.outcome.history[-1].measures["weight initial"] == 7.0
+    assert solution.outcome.history[-1].measures["points"] == 12.0
+    last = solution.outcome.history[-1]
+    terms = [last.measures[f"loss {name}"] for name in ("equation[0]", "initial")]
+    assert sum(terms) == pytest.approx(last.loss, rel=1e-12)
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ class Revision:
         self.layout: Layout = objective.layout()
         self.first_count = len(objective.points)
         self.parted, self.ratio = 0, 1.0
+        self.step, self.pause = 0, 1
         self._weights: Memory = {}
         self._moves: Memory = {}
         if weighting is not None:
@@ -111,10 +112,19 @@ class Revision:
             self._moves = resample.start(objective.problem.domain, objective.points)
 
     def __call__(self, objective: Objective, stage: Stage, theta: Tensor, step: int) -> None:
-        """Revise after ``step`` iterations; a stage that trains another objective is left alone."""
+        """Revise after ``step`` iterations; a stage that trains another objective is left alone.
+
+        Where a weighting leaves its pace open, a stage on mini-batches gets an update an epoch.
+        """
         if id(objective) != id(self.objective):
             return
         settle = int(getattr(stage, "settle", 1))
+        batch = getattr(stage, "batch", None)
+        if batch is not None:
+            # What needs all points is done once an epoch, or it would cost more than the batches.
+            settle = max(settle, len(self.objective.points) // batch)
+        self.pause = settle if batch is not None else 1
+        self.step = step
         if step > 0:
             if self.resample is not None and step % self.resample.every == 0:
                 points = self.objective.points
@@ -181,9 +191,13 @@ class Revision:
             self._weights = self.weighting.moved(self._weights, self.layout, moved)
             self.objective.set_factors(self.weighting.factors(self._weights))
 
-    def describe(self) -> dict[str, float]:
-        """Return numbers for the metrics."""
-        numbers = {} if self.weighting is None else self.weighting.describe(self._weights)
+    def measures(self, theta: Tensor) -> dict[str, float]:
+        """Return numbers worth watching: terms of the loss, weights, the held-out residual."""
+        numbers: dict[str, float] = {}
+        if len(self.layout.terms) > 1 and (self.step + 1) % self.pause == 0:
+            numbers = {f"loss {name}": value for name, value in self.objective.terms(theta).items()}
+        if self.weighting is not None:
+            numbers |= self.weighting.describe(self._weights)
         if self.refine is not None or self.resample is not None:
             numbers["points"] = float(len(self.objective.points))
         if self.refine is not None:
@@ -197,6 +211,8 @@ class Revision:
             "weights": self._weights,
             "moves": self._moves,
             "parted": self.parted,
+            "pause": self.pause,
+            "step": self.step,
             "ratio": self.ratio,
             "generator": self.generator.get_state(),
         }
@@ -210,6 +226,7 @@ class Revision:
             self.layout = self.objective.layout()
         self._weights, self._moves = state["weights"], state["moves"]
         self.parted, self.ratio = state["parted"], state["ratio"]
+        self.pause, self.step = state["pause"], state["step"]
         self.generator.set_state(state["generator"].cpu())
         if self.weighting is not None:
             self.objective.set_factors(self.weighting.factors(self._weights))

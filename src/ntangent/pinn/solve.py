@@ -106,7 +106,7 @@ def solve(
         stages, objective, objective.start(), folder=folder, resume=resume,
         callbacks=[*callbacks, Progress(stages, quiet=not progress)],
         checkpoint_every=checkpoint_every,
-        describe=lambda theta: objective.unknowns(theta) | revision.describe(),
+        describe=objective.unknowns, measure=revision.measures,
         extra=revision.state_dict, restore=revision.load_state_dict, revise=revision,
     )  # fmt: skip
     return finish(objective, outcome, folder)

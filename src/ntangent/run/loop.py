@@ -43,6 +43,7 @@ def train(
     extra: Callable[[], Mapping[str, Any]] | None = None,
     restore: Callable[[dict[str, Any]], object] | None = None,
     describe: Callable[[Tensor], Mapping[str, float]] | None = None,
+    measure: Callable[[Tensor], Mapping[str, float]] | None = None,
     revise: Callable[[Objective, Stage, Tensor, int], object] | None = None,
 ) -> Outcome:
     """Train through all stages, each until it stops by itself or has used its budget.
@@ -66,6 +67,7 @@ def train(
             samplers, weights), as tensors and plain values.
         restore: takes what ``extra`` returned, before the first iteration of a resumed run.
         describe: returns named numbers for the metrics (unknown parameters), given θ.
+        measure: returns further named numbers worth watching (terms of the loss), given θ.
         revise: may change what the objective computes (weights, points) before a stage begins and
             between two of its iterations; gets the objective, the stage, θ and the iterations done
             since the run began. An objective that changes counts up its ``version``, and the stage
@@ -95,6 +97,7 @@ def train(
             record_every,
             extra,
             describe,
+            measure,
             revise,
         )
         training.interrupts = interrupts
@@ -135,6 +138,7 @@ class _Training:
     record_every: int
     extra: Callable[[], Mapping[str, Any]] | None
     describe: Callable[[Tensor], Mapping[str, float]] | None
+    measure: Callable[[Tensor], Mapping[str, float]] | None = None
     revise: Callable[[Objective, Stage, Tensor, int], object] | None = None
 
     index: int = 0
@@ -298,9 +302,12 @@ class _Training:
         recorded = last or state.iteration % self.record_every == 0
         if not (recorded or self.callbacks):
             return None
-        values: dict[str, float] = {}
-        if recorded and self.describe is not None:
-            values = {name: float(value) for name, value in self.describe(state.theta).items()}
+        values, measures = (
+            {name: float(value) for name, value in source(state.theta).items()}
+            if recorded and source is not None
+            else {}
+            for source in (self.describe, self.measure)
+        )
         record = Record(
             self.step,
             self.index,
@@ -310,6 +317,8 @@ class _Training:
             state.info,
             values,
             self.seconds,
+            None,
+            measures,
         )
         if recorded:
             self.history.append(record)

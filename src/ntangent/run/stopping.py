@@ -79,10 +79,10 @@ class EarlyStopping:
     def _value(self, record: Record) -> float | None:
         if self.watch == "loss":
             return record.loss
-        known = {**record.info, **record.values}
+        known = {**record.info, **record.values, **record.measures}
         if self.watch in known:
             return known[self.watch]
-        if record.values and not self._since:
+        if (record.values or record.measures) and not self._since:
             raise UnknownNameError(
                 f"nothing called {self.watch!r} is recorded",
                 "only what is in the metrics can be watched",
