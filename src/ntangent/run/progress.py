@@ -19,7 +19,8 @@ _PACE_SAMPLES = 40  # the pace is that of the last ten seconds
 class Progress:
     """A callback that shows stage, iteration, loss, unknown parameters and the time left.
 
-    The terms of the loss are shown where they are measured under names that begin with "loss". The time left is that of the running stage at most: how fast later stages are is not known.
+    Terms of the loss are shown where they are measured under names that begin with "loss". The time
+    left is that of the running stage at most: how fast later stages are is not known.
 
     Args:
         stages: the stages of the training, for their number and budgets.
