@@ -11,7 +11,7 @@ import torch
 
 import ntangent as nt
 from ntangent import optim
-from ntangent._base.errors import ArgumentError, DtypeError, NoEffectWarning, ShapeError
+from ntangent._base.errors import ArgumentError, DtypeError, NoEffectWarning, ShapeError, UnknownNameError
 from ntangent.pinn import (
     NTK,
     RBA,
@@ -106,7 +106,7 @@ def test_what_a_weighting_sees_is_what_autograd_says():
 def test_bad_factors_are_refused():
     target = objective()
     for factors, error in (
-        ({"equation": torch.ones(12)}, ArgumentError),
+        ({"equation": torch.ones(12)}, UnknownNameError),
         ({"equation[0]": torch.ones(11)}, ShapeError),
         ({"equation[0]": -torch.ones(12)}, ArgumentError),
         ({"equation[0]": torch.full((12,), torch.nan)}, ArgumentError),
@@ -214,8 +214,8 @@ def test_killed_and_resumed_ends_with_the_same_bits(tmp_path, stages, moving):
         r._replace(seconds=0) for r in resumed.outcome.history
     ]
     assert torch.equal(whole.objective.points, resumed.objective.points)
-    for name, root in whole.objective._roots.items():
-        assert torch.equal(root, resumed.objective._roots[name])
+    for name, factor in whole.objective._factors.items():
+        assert torch.equal(factor, resumed.objective._factors[name])
 
 
 @pytest.mark.parametrize("stages", STAGES)
@@ -274,10 +274,10 @@ def test_adam_takes_one_step_along_the_old_gradient():
 
 def test_points_are_added_when_the_network_fits_only_those_it_has():
     problem = Problem(
-        Box(x=(0.0, 1.0)), [lambda u, p, x: u.xx + 400 * (20 * x).sin()], [Dirichlet(x=(0.0, 1.0))]
+        Box(x=(0.0, 1.0)), [lambda u, p, x: u.xx + 20 * (6 * x).sin()], [Dirichlet(x=(0.0, 1.0))]
     )
     target = PinnObjective(
-        problem, net(width=10), Uniform(6, 0).points(problem.domain, F64, torch.device("cpu"))
+        problem, net(width=10), Uniform(4, 0).points(problem.domain, F64, torch.device("cpu"))
     )
     refine = Refine(every=5, patience=2, limit=4.0)
     held = Uniform(300, 9).points(problem.domain, F64, torch.device("cpu"))
@@ -285,7 +285,7 @@ def test_points_are_added_when_the_network_fits_only_those_it_has():
     from ntangent.run import train
 
     train([optim.LevenbergMarquardt(60)], target, target.start(), revise=revision)
-    assert 6 < len(target.points) <= 24
+    assert 4 < len(target.points) <= 16
     assert bool(((target.points >= 0) & (target.points <= 1)).all())
     easy = objective(64)
     quiet = Revision(
@@ -298,10 +298,10 @@ def test_points_are_added_when_the_network_fits_only_those_it_has():
 
 def test_metrics_hold_the_weights(tmp_path):
     solution = run([optim.Adam(3)], weighting=Fixed({"initial": 7.0}), refine="auto")
-    assert solution.outcome.history[-1].measures["weight initial"] == 7.0
-    assert solution.outcome.history[-1].measures["points"] == 12.0
+    assert solution.outcome.history[-1].info["weight initial"] == 7.0
+    assert solution.outcome.history[-1].info["points"] == 12.0
     last = solution.outcome.history[-1]
-    terms = [last.measures[f"loss {name}"] for name in ("equation[0]", "initial")]
+    terms = [last.info[f"loss {name}"] for name in ("equation[0]", "initial")]
     assert sum(terms) == pytest.approx(last.loss, rel=1e-12)
 
 

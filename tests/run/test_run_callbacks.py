@@ -44,7 +44,7 @@ def test_other_numbers_can_be_watched():
     assert stopping.on_step(record(2, 0.9)) is None  # nothing recorded here
     assert "held-out has not fallen below 2" in stopping.on_step(record(3, 0.8, **{"held-out": 3.0}))
     with pytest.raises(UnknownNameError, match="held-out"):
-        EarlyStopping(2, watch="held_out").on_step(record(1, 1.0, **{"held-out": 2.0}))
+        reasons(EarlyStopping(2, watch="held_out"), [1.0] * 100, **{"held-out": 2.0})
 
 
 def test_it_ends_a_training_and_skips_the_later_stages():

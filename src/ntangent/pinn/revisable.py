@@ -1,149 +1,124 @@
-"""The part of an objective that can change: factors on its residuals, and its collocation points."""
+"""What the changing part of an objective needs: terms one by one, other points, mini-batches."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from ntangent._base.check import check_finite
-from ntangent._base.errors import ArgumentError, ShapeError
+from ntangent.pinn.equation import Block
 from ntangent.pinn.weighting.base import Layout, Term
 
 
 class Revisable:
-    """Factors, moving points and mini-batches, for an objective made of blocks of residual rows.
+    """Views of an objective made of blocks, beside its loss; a base class of the objective."""
 
-    The objective itself offers ``_bare_rows(raw)``: the residuals of each block, shape (C, N), without
-    any weight; ``load``, ``_gradient``, ``residuals_and_jacobian``, ``blocks`` and ``points``. A block
-    whose ``at`` is a function of points is a residual at collocation points, and moves with them.
-    """
-
-    blocks: list[Any]
+    blocks: list[Block]
     points: Tensor
     problem: Any
-    version = 0
-    seed = 0
-    _roots: Mapping[str, Tensor] = {}
-    _bare = False
+    version = 0  # counts the changes of factors and points
+    seed = 0  # of the mini-batches
+    _factors: dict[str, Tensor]
+    _scales: list[Tensor]
     _seen: tuple[Tensor, dict[str, Tensor]] | None = None
     _shuffled: tuple[tuple[int, int, int], Tensor] | None = None
 
-    def _bare_rows(self, raw: Sequence[Tensor]) -> dict[str, Tensor]:
+    # --- what the objective offers -------------------------------------------------------------------
+
+    def rows(self, theta: Tensor) -> dict[str, Tensor]:
+        """Return the residuals of every block, unweighted."""
         raise NotImplementedError
 
     def load(self, theta: Tensor) -> Tensor:
         """Write θ into the network and return the raw unknowns."""
         raise NotImplementedError
 
-    def _gradient(self, value: Tensor, raw: Tensor) -> Tensor:
-        raise NotImplementedError
-
     def residuals_and_jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the residuals and their Jacobian."""
         raise NotImplementedError
 
-    def _scaled(self, block: Any, rows: Tensor) -> Tensor:
-        """Return the rows of a block, shape (C, N), such that their squares add up to its loss."""
-        if self._bare:
-            return rows
-        rows = rows * (block.weights / max(1, rows.shape[1])).sqrt()[:, None]
-        root = self._roots.get(block.name)
-        return rows if root is None else rows * root
+    def _pieces(self, raw: Sequence[Tensor], weighted: bool = True) -> list[Tensor]:
+        raise NotImplementedError
 
-    def movable(self) -> list[str]:
-        """Return the names of the blocks at collocation points."""
-        return [block.name for block in self.blocks if block.at is not None]
+    def _gradient(self, value: Tensor, raw: Tensor) -> Tensor:
+        raise NotImplementedError
 
-    def layout(self) -> Layout:
-        """Return what a weighting needs to know of the blocks."""
-        box = self.problem.domain
-        terms = [Term(b.name, b.points, b.weights, len(b.points)) for b in self.blocks]
-        return Layout(tuple(terms), {name: box.interval(name) for name in box.names})
+    def _arrange(self) -> None:
+        raise NotImplementedError
 
-    def rows(self, theta: Tensor) -> dict[str, Tensor]:
-        """Return the residuals of each block without any weight, shape (C, N), detached.
+    # --- rows that are known -------------------------------------------------------------------------
 
-        Those of the last gradient are kept: at its θ this costs nothing.
-        """
-        if self._seen is not None and self._seen[0] is theta:
-            return self._seen[1]
-        with torch.no_grad():
-            return self._bare_rows(list(self.load(theta)))
+    def _keep_rows(self, theta: Tensor, pieces: Sequence[Tensor]) -> None:
+        named = zip(self.blocks, pieces, strict=True)
+        self._seen = theta, {block.name: rows.detach() for block, rows in named}
 
-    def set_factors(self, factors: Mapping[str, Tensor]) -> None:
-        """Multiply the squared residuals of blocks by factors that broadcast to (C, N); others by 1.
-
-        Raises:
-            ArgumentError: if there is no such block, or a factor is negative or not finite.
-            ShapeError: if a factor does not fit its block.
-        """
-        known = {block.name: block for block in self.blocks}
-        roots = {}
-        for name, factor in factors.items():
-            if name not in known:
-                raise ArgumentError(
-                    f"there is no term {name!r}", f"there are {', '.join(known)}", "rows(theta)"
-                )
-            check_finite(factor, f"the factor of {name}")
-            if bool((factor < 0).any()):
-                raise ArgumentError(
-                    f"a factor of {name!r} is negative", "a loss is a sum of squares", "factor.clamp_min(0)"
-                )
-            if factor.ndim and factor.shape[-1] not in (1, len(known[name].points)):
-                raise ShapeError(
-                    f"the factors of {name!r} have shape {tuple(factor.shape)} for "
-                    f"{len(known[name].points)} points",
-                    "there is one for each point, or one for all",
-                    "factor.mean()",
-                )
-            roots[name] = factor.detach().to(known[name].points).sqrt()
-        self._roots = roots
-        self._changed()
-
-    def set_points(self, points: Tensor) -> None:
-        """Ask the equations to hold at other points, shape (M, d); per-point factors there become 1."""
-        self.blocks = [block if block.at is None else block.at(points) for block in self.blocks]
-        moved = self.movable()
-        self._roots = {n: r for n, r in self._roots.items() if n not in moved or r.ndim == 0}
-        self.points = points
-        self._changed()
+    def _known_rows(self, theta: Tensor) -> dict[str, Tensor] | None:
+        return self._seen[1] if self._seen is not None and self._seen[0] is theta else None
 
     def _changed(self) -> None:
         self.version += 1
         self._seen = None
 
+    # --- terms ---------------------------------------------------------------------------------------
+
+    def movable(self) -> list[str]:
+        """Return the names of the blocks at collocation points."""
+        return [block.name for block in self._moving()]
+
+    def _moving(self) -> list[Block]:
+        return [block for block in self.blocks if block.free and block.points is self.points]
+
+    def layout(self) -> Layout:
+        """Return what a weighting needs to know of the blocks."""
+        terms = [Term(block.name, block.points, block.weights, block.count) for block in self.blocks]
+        return Layout(tuple(terms), {name: self.problem.interval(name) for name in self.problem.domain.names})
+
     def term_gradient(self, theta: Tensor, name: str, factor: Tensor) -> Tensor:
         """Return the gradient of a block's mean(factor · r²), rows added by relative weight, shape (P,)."""
-        raw = self.load(theta).detach().clone().requires_grad_()
-        relative = self.layout()[name].relative
+        place = [block.name for block in self.blocks].index(name)
+        alone = copy.copy(self)
+        alone.blocks, alone._seen = [self.blocks[place]], None
+        alone._arrange()
+        raw = alone.load(theta).detach().clone().requires_grad_()
         with torch.enable_grad():
-            rows = self._bare_rows(list(raw))[name]
-            value = relative @ (factor * rows.square()).mean(dim=1)
+            (rows,) = alone._pieces(raw.unbind(0) if len(raw) else (), weighted=False)
+            value = self.layout()[name].relative @ (factor * rows.square()).mean(dim=1)
         return self._gradient(value, raw)
 
     def row_squares(self, theta: Tensor) -> dict[str, Tensor]:
-        """Return |dr/dθ|² of each unweighted residual by block, shape (C, N). Cost: one Jacobian."""
+        """Return |dr/dθ|² of each unweighted residual by block, shape (C, n). Cost: one Jacobian."""
         bare = copy.copy(self)
-        bare._bare = True
+        bare._scales = [torch.ones_like(scale[:, :1]) for scale in self._scales]
         squares = bare.residuals_and_jacobian(theta)[1].square().sum(dim=1)
-        sizes = {block.name: (len(block.weights), len(block.points)) for block in self.blocks}
-        parts = squares.split([c * n for c, n in sizes.values()])
-        return {name: part.view(size) for (name, size), part in zip(sizes.items(), parts, strict=True)}
+        sizes = [(len(block.weights), block.count) for block in self.blocks]
+        parts = squares.split([c * n for c, n in sizes])
+        named = zip(self.blocks, parts, sizes, strict=True)
+        return {block.name: part.view(size) for block, part, size in named}
+
+    # --- other points --------------------------------------------------------------------------------
+
+    def _at(self, points: Tensor, blocks: Sequence[Block]) -> Self:
+        """Return the objective with collocation blocks at other points; factors are left to the caller."""
+        moving = {id(block) for block in self._moving()}
+        there = copy.copy(self)
+        there._seen, there.points = None, points
+        there.blocks = [dataclasses.replace(b, points=points) if id(b) in moving else b for b in blocks]
+        return there
 
     def magnitude(self, theta: Tensor, points: Tensor) -> Tensor:
         """Return the size of the equations' residual at any points, shape (M,).
 
         It is the root of the sum of the squared rows of all equations, each with its relative weight.
         """
-        there = copy.copy(self)
-        there.blocks = [block.at(points) for block in self.blocks if block.at is not None]
-        there._seen, there.points = None, points
+        there = self._at(points, self._moving())
         total = points.new_zeros(len(points))
         if there.blocks:
+            there._factors = {}
+            there._arrange()
             layout = there.layout()
             for name, rows in there.rows(theta).items():
                 total = total + layout[name].relative @ rows.square()
@@ -156,7 +131,7 @@ class Revisable:
         the objective and the number of the epoch, cut into batches of ``size``; a rest is left out.
         """
         count = len(self.points)
-        if size >= count or not self.movable():
+        if size >= count or not self._moving():
             return self
         epoch, place = divmod(index, count // size)
         key = (self.seed, epoch, count)
@@ -164,12 +139,11 @@ class Revisable:
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
             self._shuffled = key, torch.randperm(count, generator=generator)
         chosen = self._shuffled[1][place * size : (place + 1) * size].to(self.points.device)
-        part = copy.copy(self)
-        part._seen, part.points = None, self.points[chosen]
-        part.blocks = [block if block.at is None else block.at(part.points) for block in self.blocks]
-        moved = self.movable()
-        part._roots = {
-            n: r[..., chosen] if n in moved and r.ndim and r.shape[-1] == count else r
-            for n, r in self._roots.items()
+        part = self._at(self.points[chosen], self.blocks)
+        moving = self.movable()
+        part._factors = {
+            name: factor[..., chosen] if name in moving and factor.ndim and factor.shape[-1] > 1 else factor
+            for name, factor in self._factors.items()
         }
+        part._arrange()
         return part

@@ -13,6 +13,7 @@ from torch import Tensor
 from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError, DtypeError, NoEffectWarning
 from ntangent._base.protocols import Objective, Refreshing, Stage
+from ntangent.pinn.held_out import PARTED
 from ntangent.pinn.sampling import Chebyshev, Grid, Uniform
 from ntangent.pinn.weighting.base import Layout, Memory, View, Weighting
 
@@ -39,23 +40,23 @@ class Resampler(Protocol):
 class Refine:
     """Add collocation points when the network fits those it has and not the equation between them.
 
-    Every ``every`` iterations the root mean square residual on points that are never trained on is
+    Every ``every`` iterations the mean square residual on points that are never trained on is
     compared with that on the training points. After ``patience`` comparisons in a row in which it is
     more than ``threshold`` times larger, uniform random points are added, until there are ``growth``
     times as many. The rule looks at residuals only, so it is the same for every optimiser.
 
     For points on which nothing was fitted the ratio is 1 up to the sampling error; strong optimisers
-    reach ratios of 100 and more, with a small loss and a wrong solution.
+    reach ratios of 1e4 and more, with a small loss and a wrong solution.
 
     Args:
-        threshold: ratio of the two root mean squares, above 1.
+        threshold: ratio of the two mean squares, above 1; by default that at which ``solve`` warns.
         growth: factor on the number of points, above 1.
         every: iterations between comparisons, where the optimiser can follow.
         patience: comparisons in a row.
         limit: largest number of points, as a multiple of the first.
     """
 
-    threshold: float = 3.0
+    threshold: float = PARTED
     growth: float = 2.0
     every: int = 25
     patience: int = 2
@@ -102,7 +103,7 @@ class Revision:
         self.layout: Layout = objective.layout()
         self.first_count = len(objective.points)
         self.parted, self.ratio = 0, 1.0
-        self.step, self.pause = 0, 1
+        self.pause = 1
         self._weights: Memory = {}
         self._moves: Memory = {}
         if weighting is not None:
@@ -124,7 +125,6 @@ class Revision:
             # What needs all points is done once an epoch, or it would cost more than the batches.
             settle = max(settle, len(self.objective.points) // batch)
         self.pause = settle if batch is not None else 1
-        self.step = step
         if step > 0:
             if self.resample is not None and step % self.resample.every == 0:
                 points = self.objective.points
@@ -161,8 +161,8 @@ class Revision:
     def _compare(self, refine: Refine, theta: Tensor) -> None:
         """Count how often the held-out residual has left the training one; add points if often enough."""
         assert self.held_out is not None
-        trained = _root_mean_square(self.objective.magnitude(theta, self.objective.points))
-        unseen = _root_mean_square(self.objective.magnitude(theta, self.held_out))
+        trained = _mean_square(self.objective.magnitude(theta, self.objective.points))
+        unseen = _mean_square(self.objective.magnitude(theta, self.held_out))
         # A training residual of zero with any other beside it is as far apart as can be.
         self.ratio = unseen / trained if trained > 0 else (1.0 if unseen == 0 else float("inf"))
         self.parted = self.parted + 1 if self.ratio > refine.threshold else 0
@@ -191,10 +191,10 @@ class Revision:
             self._weights = self.weighting.moved(self._weights, self.layout, moved)
             self.objective.set_factors(self.weighting.factors(self._weights))
 
-    def measures(self, theta: Tensor) -> dict[str, float]:
+    def measure(self, step: int, theta: Tensor) -> dict[str, float]:
         """Return numbers worth watching: terms of the loss, weights, the held-out residual."""
         numbers: dict[str, float] = {}
-        if len(self.layout.terms) > 1 and (self.step + 1) % self.pause == 0:
+        if len(self.layout.terms) > 1 and step % self.pause == 0:
             numbers = {f"loss {name}": value for name, value in self.objective.terms(theta).items()}
         if self.weighting is not None:
             numbers |= self.weighting.describe(self._weights)
@@ -212,7 +212,6 @@ class Revision:
             "moves": self._moves,
             "parted": self.parted,
             "pause": self.pause,
-            "step": self.step,
             "ratio": self.ratio,
             "generator": self.generator.get_state(),
         }
@@ -226,7 +225,7 @@ class Revision:
             self.layout = self.objective.layout()
         self._weights, self._moves = state["weights"], state["moves"]
         self.parted, self.ratio = state["parted"], state["ratio"]
-        self.pause, self.step = state["pause"], state["step"]
+        self.pause = state["pause"]
         self.generator.set_state(state["generator"].cpu())
         if self.weighting is not None:
             self.objective.set_factors(self.weighting.factors(self._weights))
@@ -292,8 +291,8 @@ def _ever_due(weighting: Weighting) -> bool:
     return weighting.due(0, 1)
 
 
-def _root_mean_square(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())
+def _mean_square(values: Tensor) -> float:
+    return float(values.square().mean())
 
 
 def _origin(points: Tensor, old: Tensor) -> Tensor:

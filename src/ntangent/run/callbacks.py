@@ -21,8 +21,6 @@ class Record(NamedTuple):
         values: the caller's numbers (unknown parameters); empty where nothing was recorded.
         seconds: time used since the run began, resumed runs included.
         theta: the parameters, shape (P,), for callbacks; None in a history.
-        measures: further numbers of the caller that are watched (terms of the loss, weights, held-out
-            residuals); empty where nothing was recorded.
     """
 
     step: int
@@ -34,7 +32,6 @@ class Record(NamedTuple):
     values: dict[str, float]
     seconds: float
     theta: Tensor | None = None
-    measures: dict[str, float] = {}  # noqa: RUF012 # a named tuple's default, never written to
 
 
 class StageRecord(NamedTuple):

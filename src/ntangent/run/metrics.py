@@ -40,8 +40,6 @@ def encode(record: Record | StageRecord | EndRecord) -> bytes:
     line: dict[str, Any] = {"kind": _KINDS[type(record)]}
     line.update(zip(record._fields, record, strict=True))
     line.pop("theta", None)
-    if not line.get("measures", True):
-        del line["measures"]
     try:
         text = _encode(line)
     except (ValueError, TypeError):
@@ -187,9 +185,7 @@ def _decode(line: dict[str, Any]) -> Record | StageRecord | EndRecord:
     kind = line.pop("kind")
     line["loss"] = number(line["loss"])
     if kind == "step":
-        for name in ("info", "values", "measures"):
-            if name not in line:
-                continue
+        for name in ("info", "values"):
             line[name] = {key: number(value) for key, value in line[name].items()}
         return Record(**line)
     return StageRecord(**line) if kind == "stage" else EndRecord(**line)

@@ -13,14 +13,15 @@ from ntangent.run.callbacks import Outcome, Record, StageRecord
 
 _LIVE_EVERY = 0.2
 _PACE_EVERY = 0.25
+_TERM = "loss "
 _PACE_SAMPLES = 40  # the pace is that of the last ten seconds
 
 
 class Progress:
     """A callback that shows stage, iteration, loss, unknown parameters and the time left.
 
-    Terms of the loss are shown where they are measured under names that begin with "loss". The time
-    left is that of the running stage at most: how fast later stages are is not known.
+    Terms of the loss are shown where ``train(measure=)`` returns them, as "loss" and their name. The
+    time left is that of the running stage at most: how fast later stages are is not known.
 
     Args:
         stages: the stages of the training, for their number and budgets.
@@ -60,9 +61,8 @@ class Progress:
         now = time.monotonic()
         if record.values:
             self._values = record.values
-        if record.measures:
-            named = record.measures.items()
-            self._terms = {n.removeprefix("loss "): v for n, v in named if n.startswith("loss ")}
+        if terms := {n[len(_TERM) :]: v for n, v in record.info.items() if n.startswith(_TERM)}:
+            self._terms = terms
         if not self._pace or now - self._pace[-1][0] >= _PACE_EVERY:
             self._pace.append((now, record.iteration))
         if now - self._shown >= self._every:

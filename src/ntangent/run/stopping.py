@@ -27,7 +27,7 @@ class EarlyStopping:
 
     Raises:
         ArgumentError: if it could never stop, or a number is out of range.
-        UnknownNameError: at the first iteration, if nothing of that name is recorded there.
+        UnknownNameError: after 100 iterations in which nothing of that name was recorded.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class EarlyStopping:
     def _value(self, record: Record) -> float | None:
         if self.watch == "loss":
             return record.loss
-        known = {**record.info, **record.values, **record.measures}
+        known = {**record.info, **record.values}
         if self.watch in known:
             return known[self.watch]
-        if (record.values or record.measures) and not self._since:
+        if (record.info or record.values) and self._best == math.inf and self._since >= 99:
             raise UnknownNameError(
                 f"nothing called {self.watch!r} is recorded",
                 "only what is in the metrics can be watched",

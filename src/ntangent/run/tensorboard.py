@@ -38,11 +38,7 @@ class TensorBoard:
             return
         writer = self._open(record.step)
         writer.add_scalar("loss", record.loss, record.step, record.seconds)
-        for group, numbers in (
-            (record.name, record.info),
-            ("values", record.values),
-            ("measures", record.measures),
-        ):
+        for group, numbers in ((record.name, record.info), ("values", record.values)):
             for name, value in numbers.items():
                 writer.add_scalar(f"{group}/{name}", value, record.step, record.seconds)
 
