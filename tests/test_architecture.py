@@ -47,6 +47,7 @@ LAZY = {
     (None, "mpmath"): "an oracle, in the test extra only",
     (None, "hypothesis"): "in the test extra only",
     (None, "triton"): "absent on most machines",
+    ("pinn", "ntangent.pinn"): "Problem.nondimensionalise() makes another Problem",
     ("run", "torch"): "torch.utils.tensorboard, which needs the extra `tensorboard`",
     ("_base", "resource"): "absent on Windows",
     ("pinn", "ntangent.report"): "Solution.report() is the one call upwards",
