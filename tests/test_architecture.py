@@ -58,6 +58,9 @@ BUDGET_EXCEPTIONS: dict[str, str] = {  # "path" or "path::function" -> reason
     "src/ntangent/jet/attention.py::_multi_head_attention": "one parameter for each of torch's function",
     "src/ntangent/nn/networks.py::__init__": "constructors: all but the two sizes are keywords with defaults",
     "src/ntangent/jet/mlp.py::MLP": "a constructor: all but the two sizes are keywords with defaults",
+    "src/ntangent/pinn/conditions/interface.py::__init__": "constructors: all but two are keywords",
+    "src/ntangent/pinn/conditions/periodic.py::__init__": "constructors: all but three are keywords",
+    "src/ntangent/pinn/conditions/prescribed.py::__init__": "constructors: all but two are keywords",
     "src/ntangent/pinn/solve.py::solve": "the front door: all but three are keywords with defaults",
     "src/ntangent/run/loop.py::train": "the one loop: all but three are keywords with defaults",
 }
