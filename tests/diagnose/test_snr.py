@@ -125,6 +125,24 @@ def test_batch_gradients_are_those_of_backward_passes():
     )
 
 
+@pytest.mark.parametrize("backend", ["auto", "eager"])
+def test_one_backward_pass_serves_all_batches(backend):
+    net, x, ends = toy()
+    residual = lambda: {  # noqa: E731
+        "equation": torch.cat(
+            [nt.laplacian(net, x, backend=backend), nt.gradient(net, x, backend=backend)], 1
+        ).T,
+        "mixed": (nt.laplacian(net, x, backend=backend) + net(x) ** 3).T,
+        "ends": net(ends).T,
+    }
+    objective = diagnose.IndependentPoints(net, residual)
+    blocks = objective.blocks({"equation": x}, shared=["ends"])
+    found = objective.batch_gradients(4, blocks)
+    assert found is not None
+    expected = diagnose.batch_gradients(*objective.residuals_and_jacobian(objective.theta()), 4, blocks)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
 def test_independent_points_have_the_same_jacobian_in_fewer_passes():
     net, x, ends = toy()
     residual = lambda: {"equation": nt.laplacian(net, x).T, "ends": net(ends).T}  # noqa: E731
@@ -132,6 +150,7 @@ def test_independent_points_have_the_same_jacobian_in_fewer_passes():
     theta = slow.theta()
     moved = theta + 0.1
     for at in (theta, moved):
+        assert fast.residuals_and_jacobian(at) is not None and fast._holds
         for a, b in zip(slow.residuals_and_jacobian(at), fast.residuals_and_jacobian(at), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
     assert torch.equal(slow.theta(), theta)
@@ -144,6 +163,7 @@ def test_a_broken_promise_of_independence_is_found_out():
     slow, fast = diagnose.ModuleObjective(net, residual), diagnose.IndependentPoints(net, residual)
     theta = slow.theta()
     torch.testing.assert_close(fast.residuals_and_jacobian(theta), slow.residuals_and_jacobian(theta))
+    assert fast.batch_gradients(4, fast.blocks()) is None
 
 
 # --- Adam ----------------------------------------------------------------------------------------------

@@ -303,7 +303,7 @@ def test_the_excess_is_rounding_alone():
     assert f"{float(exact[-1]):.3e}" == f"{float(differenced[-1]):.3e}" == "1.061e-22"
     rounded = diagnose.singular_values(diagnose.system_matrix(features, rows, "fd", step=1e-3))
     assert float(rounded[-1]) > 1e9 * float(exact[-1])
-    # In enough digits of the same rounded matrix the excess stays: it is in the entries, not in the algorithm.
+    # With more digits for the same rounded matrix the excess stays: it is in the entries.
     precise = diagnose.singular_values(
         diagnose.system_matrix(features, rows, "fd", step=1e-3), "double-double"
     )

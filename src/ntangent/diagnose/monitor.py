@@ -14,6 +14,7 @@ from ntangent._base.check import check_order, check_positive
 from ntangent._base.errors import ArgumentError, DtypeError
 from ntangent.diagnose.information import record_activations
 from ntangent.diagnose.snapshot import (
+    Block,
     Extent,
     IndependentPoints,
     Measure,
@@ -22,7 +23,7 @@ from ntangent.diagnose.snapshot import (
     layers_of,
     measures,
 )
-from ntangent.diagnose.snr import adam_moments, gradients_of_batches
+from ntangent.diagnose.snr import adam_moments, batch_gradients, gradients_of_batches
 
 Schedule = Callable[[int], bool]
 
@@ -258,7 +259,7 @@ def snapshot_of(
         )
     places = {"residual": points} if isinstance(points, Tensor) else dict(points or {})
     objective: ModuleObjective | None = None
-    blocks: tuple[Any, ...] = ()
+    blocks: tuple[Block, ...] = ()
     if residual is not None:
         objective = (IndependentPoints if independent else ModuleObjective)(net, residual)
         blocks = objective.blocks(places, shared, weights)
@@ -274,10 +275,29 @@ def snapshot_of(
         extent,
         None if sample is None else lambda: record_activations(net, sample),
         None if optimizer is None else adam_moments(optimizer),
-        None
-        if batch_loss is None
-        else lambda: gradients_of_batches(batch_loss[0], parameters, batch_loss[1]),
+        _batch_gradients(objective, blocks, parameters, batch_loss),
     )
+
+
+def _batch_gradients(
+    objective: ModuleObjective | None,
+    blocks: tuple[Block, ...],
+    parameters: Sequence[Tensor],
+    batch_loss: tuple[Callable[[int], Tensor], int] | None,
+) -> Callable[[int], Tensor] | None:
+    """Return the cheapest way to the gradients of batches, None for the one by the Jacobian."""
+    if batch_loss is not None:
+        return lambda _: gradients_of_batches(batch_loss[0], parameters, batch_loss[1])
+    if not isinstance(objective, IndependentPoints):
+        return None
+
+    def found(batches: int) -> Tensor:
+        gradients = objective.batch_gradients(batches, blocks)
+        if gradients is None:
+            gradients = batch_gradients(*objective.residuals_and_jacobian(objective.theta()), batches, blocks)
+        return gradients
+
+    return found
 
 
 def _chosen(names: Sequence[str | Measure]) -> tuple[Measure, ...]:

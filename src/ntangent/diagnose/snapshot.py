@@ -19,7 +19,8 @@ from ntangent._base.check import check_finite
 from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
 from ntangent._base.protocols import Objective
 from ntangent._base.registry import Registry
-from ntangent.jet.jacobian import batched_jacobian, per_point_jacobian
+from ntangent.jet.jacobian import batched_jacobian, grouped_gradients, per_point_jacobian
+from ntangent.jet.layers import TAPE
 
 Extent = tuple[tuple[float, float], ...]
 
@@ -106,7 +107,8 @@ class Snapshot:
         extent: lower and upper end of each coordinate of the domain.
         activations: returns the hidden activations by layer, shape (N, width) each.
         memory: what the optimiser carries; Adam's moments under "first" and "second".
-        batch_gradients: instead of an objective: returns one gradient per batch, shape (B, P).
+        batch_gradients: from a wanted number of batches to one gradient per batch, shape (B, P); where it
+            is given, no Jacobian is formed for them.
     """
 
     iteration: int
@@ -117,7 +119,7 @@ class Snapshot:
     extent: Extent | None = None
     activations: Callable[[], Mapping[str, Tensor]] | None = None
     memory: Mapping[str, Any] | None = None
-    batch_gradients: Callable[[], Tensor] | None = None
+    batch_gradients: Callable[[int], Tensor] | None = None
 
     @cached_property
     def residuals_and_jacobian(self) -> tuple[Tensor, Tensor]:
@@ -298,7 +300,8 @@ class IndependentPoints(ModuleObjective):
             names = list(self.components())
         residuals, jacobians = [], []
         for name in names:
-            found = per_point_jacobian(self._component(name), self.parameters)
+            with _PlainLayers(self.net):
+                found = per_point_jacobian(self._component(name), self.parameters)
             if found is None:
                 return None
             residuals.append(found[0].reshape(-1))
@@ -307,6 +310,28 @@ class IndependentPoints(ModuleObjective):
 
     def _component(self, name: str) -> Callable[[], Tensor]:
         return lambda: self.components()[name]
+
+    def batch_gradients(self, batches: int, blocks: Sequence[Block]) -> Tensor | None:
+        """Return the gradients of batch losses at the module's own parameters, shape (B, P).
+
+        The same as :func:`ntangent.diagnose.batch_gradients`, in one backward pass per block and without
+        a Jacobian; None where the structure does not hold.
+        """
+        if self._holds is None:
+            self.residuals_and_jacobian(self.theta())
+        if not self._holds:
+            return None
+        total: Tensor | None = None
+        for block in blocks:
+            points = torch.arange(block.count, device=self.parameters[0].device)
+            groups = points.tensor_split(batches) if block.batched else [points]
+            with _PlainLayers(self.net):
+                found = grouped_gradients(self._component(block.name), self.parameters, groups)
+            if found is None:
+                return None
+            sizes = found.new_tensor([block.count / len(group) for group in groups])[:, None]
+            total = found * sizes if total is None else total + found * sizes
+        return total
 
     def _agrees(self, theta: Tensor, r: Tensor, jacobian: Tensor) -> bool:
         v = torch.randn(len(r), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(r)
@@ -317,6 +342,30 @@ class IndependentPoints(ModuleObjective):
         ]
         error = (jacobian.T @ v - torch.cat([g.reshape(-1) for g in expected])).norm()
         return bool(error <= torch.finfo(r.dtype).eps ** 0.5 * jacobian.norm() * v.norm())
+
+
+class _PlainLayers:
+    """Hooks by which linear layers that are called on plain tensors show themselves as jets' layers do."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.layers = [module for module in net.modules() if isinstance(module, nn.Linear)]
+        self.handles: list[Any] = []
+
+    def __enter__(self) -> None:
+        self.handles = [layer.register_forward_hook(self._hook) for layer in self.layers]
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    @staticmethod
+    def _hook(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+        tape = TAPE.get()
+        if tape is None or type(output) is not Tensor or output.ndim != 2:
+            return None
+        assert isinstance(layer, nn.Linear)
+        # One row: the value.
+        return tape.linear(layer.weight, layer.bias, inputs[0][None], output[None])[0]
 
 
 class _Loaded:

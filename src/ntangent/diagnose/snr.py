@@ -355,12 +355,13 @@ def snr_measure(batches: int = BATCHES, name: str = "snr") -> Measure:
     """
 
     def compute(snapshot: Snapshot) -> dict[str, float | Tensor]:
+        fewest = min((b.count for b in snapshot.blocks if b.batched), default=batches)
         if snapshot.batch_gradients is not None:
-            gradients = snapshot.batch_gradients()
+            gradients = snapshot.batch_gradients(min(batches, fewest))
         else:
             r, jacobian = snapshot.residuals_and_jacobian
-            fewest = min((b.count for b in snapshot.blocks if b.batched), default=len(r))
-            gradients = batch_gradients(r, jacobian, min(batches, fewest), snapshot.blocks)
+            number = min(batches, fewest, len(r))
+            gradients = batch_gradients(r, jacobian, number, snapshot.blocks)
         every = gradient_snr(gradients)
         layers = snapshot.layers
         mask = weight_entries(layers, gradients.shape[1]) if layers else None
@@ -375,7 +376,7 @@ def snr_measure(batches: int = BATCHES, name: str = "snr") -> Measure:
         }
         return values | {f"snr/{k}": found.snr for k, found in layer_snr(gradients, layers).items()}
 
-    cost = "the Jacobian and 2 M P multiply-adds, or one pass over the points in batches"
+    cost = "one backward pass, or the Jacobian and 2 M P multiply-adds"
     return Measure(name, cost, (), compute)
 
 
