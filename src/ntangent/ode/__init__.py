@@ -1,0 +1,1 @@
+"""Ordinary differential equations: methods, and what their gradients are worth."""

@@ -1,0 +1,1 @@
+"""Stability functions (placeholder being filled)."""
