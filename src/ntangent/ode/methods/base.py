@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -13,7 +14,25 @@ from torch import Tensor
 
 from ntangent._base.errors import ArgumentError
 from ntangent.ode.algebraic import Number
-from ntangent.ode.stability import Interval, Stability, exponential_stability, rational_stability
+from ntangent.ode.methods.proof import (
+    prove_additive,
+    prove_exponential,
+    prove_rosenbrock,
+    prove_runge_kutta,
+    refuse,
+    simplifying,
+    stage_order,
+)
+from ntangent.ode.polynomial import Polynomial, add, divide, is_hurwitz, multiply, power, scale
+from ntangent.ode.stability import (
+    BackwardDifferentiationStability,
+    Interval,
+    RationalStability,
+    Stability,
+    exponential_stability,
+    pade,
+    rational_stability,
+)
 
 Vector = tuple[Number, ...]
 Matrix = tuple[Vector, ...]
@@ -249,6 +268,20 @@ class RungeKutta(Method):
         """The stability function with all that is proved about it."""
         return rational_stability(self.A, self.b, self.order, self.rounding)
 
+    @functools.cached_property
+    def stage_order(self) -> int:  # type: ignore[override]
+        """The largest q with Butcher's B(q) and C(q)."""
+        return stage_order(self.A, self.b, self.c, self.rounding)
+
+    @functools.cached_property
+    def simplifying(self) -> tuple[int, int, int]:
+        """The largest (p, η, ζ) with Butcher's B(p), C(η), D(ζ)."""
+        return simplifying(self.A, self.b, self.c, self.rounding)
+
+    def prove(self) -> None:
+        """Check row sums, order conditions, embedded and dense solution; see :class:`Method`."""
+        prove_runge_kutta(self)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Rosenbrock(Method):
@@ -323,6 +356,15 @@ class Rosenbrock(Method):
         """The stability function with all that is proved about it."""
         return rational_stability(self.beta, self.b, self.order, self.rounding)
 
+    @property
+    def stage_order(self) -> int:
+        """The arguments of f are accurate to first order; the linear terms mend the rest."""
+        return 1
+
+    def prove(self) -> None:
+        """Check shape, order conditions and the embedded solution; see :class:`Method`."""
+        prove_rosenbrock(self)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class AdditiveRungeKutta(Method):
@@ -358,6 +400,15 @@ class AdditiveRungeKutta(Method):
         """The stability function of the implicit part."""
         return self.implicit_part.analysis
 
+    @property
+    def stage_order(self) -> int:
+        """The smaller one of the two."""
+        return min(self.explicit_part.stage_order, self.implicit_part.stage_order)
+
+    def prove(self) -> None:
+        """Check both parts and their coupling over trees of two colours; see :class:`Method`."""
+        prove_additive(self)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Multistep(Method):
@@ -376,6 +427,37 @@ class Multistep(Method):
     def stages(self) -> int:
         """One evaluation of f in a step."""
         return 1
+
+    @functools.cached_property
+    def analysis(self) -> BackwardDifferentiationStability:
+        """The dominant root of the characteristic polynomial."""
+        return BackwardDifferentiationStability(self.order)
+
+    @property
+    def alpha(self) -> Vector:
+        """α_0..α_k of Σ α_j y_{n-j} = h f_n for equal steps."""
+        return self.analysis.alpha
+
+    @property
+    def sector(self) -> float:
+        """The angle of A(α)-stability in degrees."""
+        return self.analysis.sector
+
+    def prove(self) -> None:
+        """Check Σ α_j (-j)^m = m 0^(m-1) for m ≤ k, and zero-stability by Routh's scheme."""
+        for m in range(self.order + 1):
+            total = sum((a * (-j) ** m for j, a in enumerate(self.analysis.alpha)), Fraction(0))
+            if total != (m == 1):
+                raise refuse(self.name, f"the condition of t^{m}", total - (m == 1), f"order {self.order}")
+        # ρ(ζ) / (ζ - 1) at ζ = (1 + s) / (1 - s): roots in the unit disc are roots with Re s < 0.
+        rest = divide(tuple(self.analysis.alpha[::-1]), (Fraction(-1), Fraction(1)))[0]
+        mapped: Polynomial = ()
+        plus, minus = (Fraction(1), Fraction(1)), (Fraction(1), Fraction(-1))
+        for j, a in enumerate(rest):
+            term = multiply(power(plus, j), power(minus, len(rest) - 1 - j))
+            mapped = add(mapped, scale(term, a))
+        if not is_hurwitz(mapped):
+            raise refuse(self.name, "the root condition", 1, "BDF is unstable beyond six steps")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -402,6 +484,26 @@ class Taylor(Method):
     def stages(self) -> int:
         """One expansion at each end."""
         return 1 + (self.denominator > 0)
+
+    @functools.cached_property
+    def analysis(self) -> RationalStability:
+        """The Padé approximant."""
+        return pade(self.numerator, self.denominator)
+
+    @property
+    def weights(self) -> tuple[Vector, Vector]:
+        """(α_j, β_j): factors of h^j y^(j) at the start and of (-h)^j y^(j) at the end."""
+        end = tuple(x * (-1) ** j for j, x in enumerate(self.analysis.denominator))
+        return self.analysis.numerator, end
+
+    def prove(self) -> None:
+        """Check P(z) - Q(z) e^z = O(z^(k+l+1)), which is the order of a quadrature of derivatives."""
+        exponential = tuple(Fraction(1, math.factorial(j)) for j in range(self.order + 1))
+        exact = multiply(self.analysis.denominator, exponential)
+        padded = [*self.analysis.numerator, *[Fraction(0)] * self.order]
+        for j in range(self.order + 1):
+            if padded[j] != exact[j]:
+                raise refuse(self.name, f"the coefficient of z^{j}", padded[j] - exact[j], f"order {self.order}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -445,6 +547,15 @@ class Exponential(Method):
     def analysis(self) -> Stability:
         """R(z) = e^z: the linear part is exact."""
         return exponential_stability()
+
+    @property
+    def stage_order(self) -> int:
+        """One for all of these: U_i = e^{c_i Z} y + c_i φ_1(c_i Z) N."""
+        return 1
+
+    def prove(self) -> None:
+        """Check the order conditions as identities between φ-functions; see :class:`Method`."""
+        prove_exponential(self)
 
 
 def renamed(method: Method, name: str) -> Method:
