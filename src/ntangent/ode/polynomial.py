@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 
-from ntangent.ode.algebraic import Number, approximate, sign
+from ntangent.ode.algebraic import Number, Operand, approximate, sign
 
 Polynomial = tuple[Number, ...]
 """Coefficients, constant first; the last one is not zero; () is the zero polynomial."""
@@ -33,7 +34,7 @@ def add(p: Polynomial, q: Polynomial) -> Polynomial:
     return trim([a + b for a, b in padded])
 
 
-def scale(p: Polynomial, factor: Number) -> Polynomial:
+def scale(p: Polynomial, factor: Operand) -> Polynomial:
     """Return factor · p."""
     return trim([a * factor for a in p])
 
@@ -104,16 +105,17 @@ def squarefree(p: Polynomial) -> Polynomial:
 
 def sturm_chain(p: Polynomial) -> list[Polynomial]:
     """Return the Sturm chain of a squarefree polynomial, scaled by positive factors."""
-    chain = [p, differentiate(p)]
+    chain: list[Polynomial] = [p, differentiate(p)]
     while chain[-1]:
         rest = divide(chain[-2], chain[-1])[1]
-        chain.append(scale(rest, -ONE / abs(rest[-1])) if rest else ())
+        lead = rest[-1] * sign(rest[-1]) if rest else ONE
+        chain.append(scale(rest, -ONE / lead))
     return chain[:-1]
 
 
 def _variations(chain: list[Polynomial], x: Fraction) -> int:
     signs = [s for s in (sign(evaluate(q, x)) for q in chain) if s]
-    return sum(a != b for a, b in zip(signs, signs[1:], strict=False))
+    return sum(a != b for a, b in itertools.pairwise(signs))
 
 
 def root_bound(p: Polynomial) -> Fraction:
@@ -183,7 +185,7 @@ def sign_pieces(
     """
     cuts = [(low, low), *isolate(p, low, high), (high, high)]
     pieces = []
-    for left, right in zip(cuts, cuts[1:], strict=False):
+    for left, right in itertools.pairwise(cuts):
         point = (left[1] + right[0]) / 2  # a shared end of two intervals is no root: isolate saw to it
         pieces.append((left, right, sign(evaluate(p, point))))
     return pieces

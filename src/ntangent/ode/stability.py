@@ -84,7 +84,9 @@ def _elementwise(function: Any, z: Any) -> Any:
         raise DtypeError(
             f"z must be a number, an array or a tensor, got {z!r}", "it is hλ", "method.stability(-1.0)"
         )
-    return function(torch.tensor(z, dtype=torch.complex128 if isinstance(z, complex) else torch.float64)).item()
+    return function(
+        torch.tensor(z, dtype=torch.complex128 if isinstance(z, complex) else torch.float64)
+    ).item()
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +142,7 @@ class RationalStability(Stability):
         """Intervals of the negative axis where N < 0; ends to rounding error."""
         n = self.derivative_numerator
         bound = root_bound(n)
-        found = []
+        found: list[Interval] = []
         for left, right, s in sign_pieces(n, -bound, ZERO):
             if s < 0:
                 low = -math.inf if left[0] == -bound else float(refine(n, left))
@@ -239,23 +241,29 @@ def _determinant(a: Sequence[Sequence[Number]]) -> Polynomial:
     coefficients: list[Number] = [ONE]
     m = [[ZERO for _ in a] for _ in a]
     for k in range(1, size + 1):
-        shifted: Any = [[m[i][j] + (coefficients[-1] if i == j else ZERO) for j in range(size)] for i in range(size)]
-        m = [[sum((x * shifted[l][j] for l, x in enumerate(row) if x), ZERO) for j in range(size)] for row in a]
+        shifted: Any = [
+            [m[i][j] + (coefficients[-1] if i == j else ZERO) for j in range(size)] for i in range(size)
+        ]
+        m = [
+            [sum((x * shifted[n][j] for n, x in enumerate(row) if x), ZERO) for j in range(size)] for row in a
+        ]
         coefficients.append(sum((m[i][i] for i in range(size)), ZERO) / -k)
     return trim(coefficients)
 
 
-def pade(k: int, l: int) -> RationalStability:
-    """Return the (k, l) Padé approximant of e^z: numerator of degree k, denominator of degree l."""
-    check_order(k, "k")
-    check_order(l, "l")
-    top = tuple(
-        Fraction(math.comb(k, j) * math.factorial(k + l - j), math.factorial(k + l)) for j in range(k + 1)
-    )
-    bottom = tuple(
-        Fraction((-1) ** j * math.comb(l, j) * math.factorial(k + l - j), math.factorial(k + l)) for j in range(l + 1)
-    )
-    return RationalStability(top, bottom)
+def pade(numerator: int, denominator: int) -> RationalStability:
+    """Return the Padé approximant P / Q of e^z with P and Q of the given degrees."""
+    check_order(numerator, "numerator")
+    check_order(denominator, "denominator")
+    total = numerator + denominator
+
+    def coefficients(degree: int, sign_: int) -> tuple[Fraction, ...]:
+        return tuple(
+            Fraction(sign_**j * math.comb(degree, j) * math.factorial(total - j), math.factorial(total))
+            for j in range(degree + 1)
+        )
+
+    return RationalStability(coefficients(numerator, 1), coefficients(denominator, -1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,7 +321,7 @@ class BackwardDifferentiationStability(Stability):
     @property
     def decay_constant(self) -> float:  # type: ignore[override]
         """|ζ'| ~ |α_k|^(1/k) / k · |z|^-(1 + 1/k)."""
-        return float(abs(self.alpha[-1])) ** (1 / self.steps) / self.steps
+        return math.pow(abs(self.alpha[-1]), 1 / self.steps) / self.steps
 
     @functools.cached_property
     def a_stable(self) -> bool:  # type: ignore[override]
@@ -332,7 +340,9 @@ class BackwardDifferentiationStability(Stability):
         """The angle of A(α)-stability in degrees, from the root locus (2e-4 accurate)."""
         w = torch.exp(1j * torch.linspace(1e-3, math.pi, 200001, dtype=torch.float64))
         z = self._locus(w)
-        angle = torch.where(z.real < 0, torch.atan2(z.imag.abs(), -z.real), torch.full_like(z.real, math.pi / 2))
+        angle = torch.where(
+            z.real < 0, torch.atan2(z.imag.abs(), -z.real), torch.full_like(z.real, math.pi / 2)
+        )
         return math.degrees(float(angle.min()))
 
     def _locus(self, w: Tensor) -> Tensor:
@@ -364,8 +374,7 @@ class BackwardDifferentiationStability(Stability):
         return 1 / (w * w * _horner([1.0] * self.steps, 1 - w))
 
     def _derivative(self, z: Tensor) -> Tensor:
-        slope = self._slope(1 / self._value(z))
-        return slope
+        return self._slope(1 / self._value(z))
 
 
 __all__ = [

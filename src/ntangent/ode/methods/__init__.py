@@ -15,13 +15,8 @@ from ntangent.ode.methods import rosenbrock as rosenbrock
 from ntangent.ode.methods import sdirk as sdirk
 from ntangent.ode.methods import taylor_series as taylor_series
 from ntangent.ode.methods import tsit5 as tsit5
-from ntangent.ode.methods.base import AdditiveRungeKutta as AdditiveRungeKutta
-from ntangent.ode.methods.base import Exponential as Exponential
 from ntangent.ode.methods.base import Method as Method
-from ntangent.ode.methods.base import Multistep as Multistep
-from ntangent.ode.methods.base import Rosenbrock as Rosenbrock
 from ntangent.ode.methods.base import RungeKutta as RungeKutta
-from ntangent.ode.methods.base import Taylor as Taylor
 from ntangent.ode.methods.base import matrix as matrix
 from ntangent.ode.methods.base import vector as vector
 from ntangent.ode.methods.catalogue import METHODS as METHODS
@@ -30,3 +25,12 @@ from ntangent.ode.methods.catalogue import names as names
 from ntangent.ode.methods.catalogue import pade_taylor as pade_taylor
 from ntangent.ode.methods.catalogue import register as register
 from ntangent.ode.methods.catalogue import taylor as taylor
+from ntangent.ode.methods.kinds import AdditiveRungeKutta as AdditiveRungeKutta
+from ntangent.ode.methods.kinds import Exponential as Exponential
+from ntangent.ode.methods.kinds import Multistep as Multistep
+from ntangent.ode.methods.kinds import Rosenbrock as Rosenbrock
+from ntangent.ode.methods.kinds import Taylor as Taylor
+from ntangent.ode.methods.listing import HEADINGS as HEADINGS
+from ntangent.ode.methods.listing import Row as Row
+from ntangent.ode.methods.listing import markdown as markdown
+from ntangent.ode.methods.listing import table as table

@@ -6,12 +6,14 @@ import re
 
 from ntangent._base.errors import ArgumentError, UnknownNameError
 from ntangent._base.registry import Registry, nearest_names
-from ntangent.ode.methods.base import Method, Taylor
+from ntangent.ode.methods.base import Method
+from ntangent.ode.methods.kinds import Taylor
 
 METHODS: Registry[Method] = Registry("ODE method")
 ALIASES: Registry[str] = Registry("ODE method alias")
 
 _PROVED: set[int] = set()
+_MADE: dict[str, Method] = {}  # Taylor methods asked for that the table does not list
 _TAYLOR = re.compile(r"taylor(\d+)|pade(\d+)_(\d+)")
 
 
@@ -60,7 +62,11 @@ def get(name: str | Method) -> Method:
     method = name if isinstance(name, Method) else _find(name)
     if id(method) not in _PROVED:
         method.prove()
-        if method.name in METHODS and METHODS[method.name] is method:
+        # An id outlives its method only if nothing keeps the method alive.
+        if any(
+            method is kept
+            for kept in (METHODS[method.name] if method.name in METHODS else None, _MADE.get(method.name))
+        ):
             _PROVED.add(id(method))
     return method
 
@@ -70,7 +76,9 @@ def _find(name: str) -> Method:
         return METHODS[ALIASES[name]]
     if name not in METHODS and (found := _TAYLOR.fullmatch(str(name))):
         order, k, degree = (int(x) if x else 0 for x in found.groups())
-        return add(taylor(order) if found[1] else pade_taylor(k, degree))
+        if name not in _MADE:
+            _MADE[name] = taylor(order) if found[1] else pade_taylor(k, degree)
+        return _MADE[name]
     if name not in METHODS:
         raise UnknownNameError(
             f"unknown ODE method {name!r}",

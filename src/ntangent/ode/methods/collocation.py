@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from ntangent.ode.algebraic import Field, Number, square_root
-from ntangent.ode.methods.base import Matrix, RungeKutta, Vector, vector
+from ntangent.ode.methods.base import Entry, Matrix, RungeKutta, Vector, vector
 from ntangent.ode.methods.catalogue import add
 
 HW = "Hairer & Wanner, Solving ODEs II, IV.5"
@@ -88,11 +88,11 @@ def _add(
     name: str,
     family: str,
     order: int,
-    c: Sequence[Number | str],
+    c: Sequence[Entry],
     a: Matrix,
     *,
     aliases: tuple[str, ...] = (),
-    embedded: tuple[int, Sequence[Number | str]] | None = None,
+    embedded: tuple[int, Sequence[Entry]] | None = None,
     collocation: bool = False,
 ) -> RungeKutta:
     nodes = vector(c)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from ntangent.ode.methods.base import RungeKutta, matrix, vector
+from ntangent.ode.methods.base import Entry, RungeKutta, matrix, vector
 from ntangent.ode.methods.catalogue import add
 
-_A = [
+_A: list[list[Entry]] = [
     [],
     ["1/18"],
     ["1/48", "1/16"],

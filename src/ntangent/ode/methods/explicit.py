@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from ntangent.ode.methods.base import Matrix, RungeKutta, Vector, matrix, vector
+from ntangent.ode.methods.base import Entry, Matrix, RungeKutta, Vector, matrix, vector
 from ntangent.ode.methods.catalogue import add
 
 HNW = "Hairer, Nørsett & Wanner, Solving ODEs I"
@@ -128,7 +128,7 @@ RK4_CLASSIC = add(
     )
 )
 
-_DOPRI5_B = ["35/384", 0, "500/1113", "125/192", "-2187/6784", "11/84"]
+_DOPRI5_B: list[Entry] = ["35/384", 0, "500/1113", "125/192", "-2187/6784", "11/84"]
 
 DOPRI5 = add(
     RungeKutta(
@@ -150,10 +150,8 @@ DOPRI5 = add(
             ],
             7,
         ),
-        b=vector([*_DOPRI5_B, 0]),
-        b_error=vector(
-            ["5179/57600", 0, "7571/16695", "393/640", "-92097/339200", "187/2100", "1/40"]
-        ),
+        b=(*vector(_DOPRI5_B), Fraction(0)),
+        b_error=vector(["5179/57600", 0, "7571/16695", "393/640", "-92097/339200", "187/2100", "1/40"]),
         dense=tuple(
             vector(row)
             for row in (

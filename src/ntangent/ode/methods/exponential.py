@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from ntangent.ode.methods.base import Exponential, vector
+from ntangent.ode.methods.base import vector
 from ntangent.ode.methods.catalogue import add
+from ntangent.ode.methods.kinds import Exponential
 
 ONE = Fraction(1)
 

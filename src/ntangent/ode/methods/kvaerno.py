@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from ntangent.ode.algebraic import Algebraic, Field, Number
-from ntangent.ode.methods.base import RungeKutta, matrix
+from ntangent.ode.algebraic import Algebraic, Field
+from ntangent.ode.methods.base import Entry, RungeKutta, matrix
 from ntangent.ode.methods.catalogue import add
 from ntangent.ode.methods.explicit import hermite
 from ntangent.ode.methods.sdirk import GAMMA3
@@ -22,9 +22,7 @@ GAMMA4 = Field(
 ).generator
 
 
-def _kvaerno(
-    order: int, rows: Sequence[Sequence[Number | str]], rounding: Fraction = Fraction(0)
-) -> RungeKutta:
+def _kvaerno(order: int, rows: Sequence[Sequence[Entry]], rounding: Fraction = Fraction(0)) -> RungeKutta:
     a = matrix(rows)
     return RungeKutta(
         name=f"kvaerno{order}",
@@ -41,7 +39,7 @@ def _kvaerno(
     )
 
 
-def _rows3(g: Algebraic) -> list[list[Number | str]]:
+def _rows3(g: Algebraic) -> list[list[Entry]]:
     return [
         [0],
         [g, g],
@@ -50,7 +48,7 @@ def _rows3(g: Algebraic) -> list[list[Number | str]]:
     ]
 
 
-def _rows4(g: Algebraic) -> list[list[Number | str]]:
+def _rows4(g: Algebraic) -> list[list[Entry]]:
     def p(*coefficients: int) -> Algebraic:
         total = g * 0
         for coefficient in coefficients:
@@ -78,7 +76,7 @@ def _rows4(g: Algebraic) -> list[list[Number | str]]:
     ]
 
 
-_ROWS5: list[list[Number | str]] = [
+_ROWS5: list[list[Entry]] = [
     [0],
     ["0.26", "0.26"],
     ["0.13", "0.84033320996790809", "0.26"],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ntangent.ode.methods.base import Multistep
 from ntangent.ode.methods.catalogue import add
+from ntangent.ode.methods.kinds import Multistep
 
 BDF = tuple(
     add(

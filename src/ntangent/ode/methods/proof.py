@@ -41,6 +41,7 @@ class Arithmetic:
         self.one: Any = self(Fraction(1))
 
     def __call__(self, x: Number) -> Any:
+        """Return ``x`` as a number of this arithmetic."""
         if self.exact:
             return x
         value = approximate(x, _DIGITS)
@@ -65,7 +66,12 @@ def refuse(name: str, what: str, residual: Any, claim: str) -> ArgumentError:
 
 
 def demand(
-    name: str, weights: Weights, b: Callable[[Tree], Sequence[Any]], order: int, tolerance: Any, **options: Any
+    name: str,
+    weights: Weights,
+    b: Callable[[Tree], Sequence[Any]],
+    order: int,
+    tolerance: Any,
+    **options: Any,
 ) -> None:
     """Raise for the first tree up to ``order`` whose condition fails."""
     with decimal.localcontext(prec=_DIGITS):
@@ -166,7 +172,9 @@ def prove_additive(method: Any) -> None:
     second.prove()
 
 
-def stage_order(a: Sequence[Sequence[Number]], b: Sequence[Number], c: Sequence[Number], rounding: Fraction) -> int:
+def stage_order(
+    a: Sequence[Sequence[Number]], b: Sequence[Number], c: Sequence[Number], rounding: Fraction
+) -> int:
     """Return the largest q with B(q) and C(q): Σ a_ij c_j^(k-1) = c_i^k / k for all i and k ≤ q."""
     return min(simplifying(a, b, c, rounding)[:2])
 

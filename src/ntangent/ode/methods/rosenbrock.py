@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from ntangent.ode.algebraic import Number, square_root
-from ntangent.ode.methods.base import Matrix, Rosenbrock, Vector, matrix, vector
+from ntangent.ode.methods.base import Entry, Matrix, Vector, matrix, vector
 from ntangent.ode.methods.catalogue import add
+from ntangent.ode.methods.kinds import Rosenbrock
 
 R2 = square_root(2)
 
 
 def from_codes(
-    gamma: Number, a: Sequence[Sequence[Number | str]], c: Sequence[Sequence[Number | str]], m: Vector
+    gamma: Number, a: Sequence[Sequence[Entry]], c: Sequence[Sequence[Entry]], m: Vector
 ) -> tuple[Matrix, Matrix, Vector]:
     """Return α, γ, b from the form of the codes (Hairer & Wanner II, (IV.7.25)).
 
@@ -32,7 +33,9 @@ def from_codes(
     columns = list(zip(*inverse, strict=True))
 
     def product(row: Vector) -> Vector:
-        return tuple(sum((x * y for x, y in zip(row, column, strict=True) if x), Fraction(0)) for column in columns)
+        return tuple(
+            sum((x * y for x, y in zip(row, column, strict=True) if x), Fraction(0)) for column in columns
+        )
 
     full = matrix(a, size)
     return tuple(product(row) for row in full), tuple(tuple(row) for row in inverse), product(m)
@@ -53,7 +56,12 @@ def _ros2(name: str, g: Number) -> Rosenbrock:
 
 
 def _code(
-    name: str, source: str, order: int, gamma: str, a: Sequence[Sequence[str | int]], c: Sequence[Sequence[str | int]]
+    name: str,
+    source: str,
+    order: int,
+    gamma: str,
+    a: Sequence[Sequence[Entry]],
+    c: Sequence[Sequence[Entry]],
 ) -> Rosenbrock:
     """Build a method whose last argument of f plus its last increment is the solution.
 
@@ -79,10 +87,10 @@ def _code(
     )
 
 
-_RODAS4_END: list[str | int] = [
+_RODAS4_END: list[Entry] = [
     "1.221224509226641", "6.019134481288629", "12.53708332932087", "-0.6878860361058950",
 ]  # fmt: skip
-_RODAS4_A: list[list[str | int]] = [
+_RODAS4_A: list[list[Entry]] = [
     [],
     ["1.544"],
     ["0.9466785280815826", "0.2557011698983284"],
@@ -90,20 +98,26 @@ _RODAS4_A: list[list[str | int]] = [
     _RODAS4_END,
     [*_RODAS4_END, 1],
 ]
-_RODAS4_C: list[list[str | int]] = [
+_RODAS4_C: list[list[Entry]] = [
     [],
     ["-5.6688"],
     ["-2.430093356833875", "-0.2063599157091915"],
     ["-0.1073529058151375", "-9.594562251023355", "-20.47028614809616"],
     ["7.496443313967647", "-10.24680431464352", "-33.99990352819905", "11.70890893206160"],
-    ["8.083246795921522", "-7.981132988064893", "-31.52159432874371", "16.31930543123136", "-6.058818238834054"],
+    [
+        "8.083246795921522",
+        "-7.981132988064893",
+        "-31.52159432874371",
+        "16.31930543123136",
+        "-6.058818238834054",
+    ],
 ]
 
-_RODAS5P_END: list[str | int] = [
+_RODAS5P_END: list[Entry] = [
     "-7.502846399306121", "2.561846144803919", "-11.627539656261098", "-0.18268767659942256",
     "0.030198172008377946",
 ]  # fmt: skip
-_RODAS5P_A: list[list[str | int]] = [
+_RODAS5P_A: list[list[Entry]] = [
     [],
     [3],
     ["2.849394379747939", "0.45842242204463923"],
@@ -113,7 +127,7 @@ _RODAS5P_A: list[list[str | int]] = [
     [*_RODAS5P_END, 1],
     [*_RODAS5P_END, 1, 1],
 ]
-_RODAS5P_C: list[list[str | int]] = [
+_RODAS5P_C: list[list[Entry]] = [
     [],
     ["-14.155112264123755"],
     ["-17.97296035885952", "-2.859693295451294"],
@@ -130,7 +144,9 @@ _RODAS5P_C: list[list[str | int]] = [
 ROS2 = add(_ros2("ros2", 1 - R2 / 2))
 ROS2_PLUS = add(_ros2("ros2_plus", 1 + R2 / 2))
 RODAS4 = add(
-    _code("rodas4", "Hairer & Wanner, Solving ODEs II, IV.10 (the code RODAS)", 4, "1/4", _RODAS4_A, _RODAS4_C)
+    _code(
+        "rodas4", "Hairer & Wanner, Solving ODEs II, IV.10 (the code RODAS)", 4, "1/4", _RODAS4_A, _RODAS4_C
+    )
 )
 RODAS5P = add(
     _code("rodas5p", "Steinebach, BIT 63 (2023) 27", 5, "0.21193756319429014", _RODAS5P_A, _RODAS5P_C)

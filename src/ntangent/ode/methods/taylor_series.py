@@ -5,4 +5,6 @@ from __future__ import annotations
 from ntangent.ode.methods.catalogue import add, pade_taylor, taylor
 
 TAYLOR = tuple(add(taylor(n)) for n in (2, 4, 8))
-PADE = tuple(add(pade_taylor(k, l)) for k, l in ((1, 1), (1, 2), (2, 2), (2, 3), (2, 4), (3, 3), (0, 2), (0, 3)))
+PADE = tuple(
+    add(pade_taylor(k, m)) for k, m in ((1, 1), (1, 2), (2, 2), (2, 3), (2, 4), (3, 3), (0, 2), (0, 3))
+)
