@@ -63,10 +63,7 @@ def get(name: str | Method) -> Method:
     if id(method) not in _PROVED:
         method.prove()
         # An id outlives its method only if nothing keeps the method alive.
-        if any(
-            method is kept
-            for kept in (METHODS[method.name] if method.name in METHODS else None, _MADE.get(method.name))
-        ):
+        if any(method is kept for kept in (*dict(METHODS.items()).values(), *_MADE.values())):
             _PROVED.add(id(method))
     return method
 
