@@ -345,3 +345,66 @@ def test_embedded_solutions_converge_at_their_order(name: str) -> None:
             errors.append(abs(value - mpmath.exp(h)))
         order = float(mpmath.log(errors[0] / errors[1], 2)) - 1
     assert abs(order - method.embedded_order) < 0.2
+
+
+def one_step(method: Any, h: Any) -> Any:
+    """Take one step of y' = t - y² + sin(y), y(0) = 1, in mpmath; the second part is the implicit one."""
+
+    def explicit(t: Any, y: Any) -> Any:
+        return t + mpmath.sin(y)
+
+    def implicit(t: Any, y: Any) -> Any:
+        return -(y**2)
+
+    def f(t: Any, y: Any) -> Any:
+        return explicit(t, y) + implicit(t, y)
+
+    y, size, slope = mpmath.mpf(1), method.stages, mpmath.cos(1) - 2
+    if isinstance(method, Rosenbrock):
+        k: list[Any] = []
+        for i in range(size):
+            inner = sum((mp(method.alpha[i][j]) * k[j] for j in range(i)), mpmath.mpf(0))
+            past = sum((mp(method.gamma[i][j]) * k[j] for j in range(i)), mpmath.mpf(0))
+            right = (
+                f(mp(method.alpha_sums[i]) * h, y + h * inner)
+                + h * slope * past
+                + h * mp(method.gamma_sums[i])
+            )
+            k.append(right / (1 - h * mp(method.diagonal) * slope))
+        return y + h * sum(mp(b) * x for b, x in zip(method.b, k, strict=True))
+    if isinstance(method, AdditiveRungeKutta):
+        parts = (method.explicit, method.implicit_part)
+        functions = (explicit, implicit)
+    else:
+        parts, functions = (method,), (f,)
+    a = [[[mp(x) for x in row] for row in part.A] for part in parts]
+    stages = [y] * size
+    for _ in range(60):  # fixed point iteration: h is small and the problem is not stiff
+        k2 = [
+            [g(mp(c) * h, s) for c, s in zip(part.c, stages, strict=True)]
+            for g, part in zip(functions, parts, strict=True)
+        ]
+        stages = [
+            y
+            + h
+            * sum(x * v for m, values in zip(a, k2, strict=True) for x, v in zip(m[i], values, strict=True))
+            for i in range(size)
+        ]
+    weights = [[mp(x) for x in part.b] for part in parts]
+    return y + h * sum(
+        x * v for w, values in zip(weights, k2, strict=True) for x, v in zip(w, values, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["rodas4", "rodas5p", "ros2", "kencarp3", "kencarp4", "kencarp5", "kvaerno5", "radau_ia3",
+                                  "lobatto_iiib3", "lobatto_iiic4", "dopri5", "tsit5"])  # fmt: skip
+def test_the_order_shows_on_a_nonautonomous_problem(name: str) -> None:
+    method = METHODS[name]
+    with mpmath.workdps(40):
+        exact = mpmath.odefun(
+            lambda t, y: t - y**2 + mpmath.sin(y), 0, mpmath.mpf(1), tol=mpmath.mpf(10) ** -25
+        )
+        h = mpmath.mpf(1) / 16
+        errors = [abs(one_step(method, step) - exact(step)) for step in (h, h / 2)]
+        order = float(mpmath.log(errors[0] / errors[1], 2)) - 1
+    assert order > method.order - 0.35
