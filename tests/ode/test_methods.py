@@ -396,8 +396,10 @@ def one_step(method: Any, h: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("name", ["rodas4", "rodas5p", "ros2", "kencarp3", "kencarp4", "kencarp5", "kvaerno5", "radau_ia3",
-                                  "lobatto_iiib3", "lobatto_iiic4", "dopri5", "tsit5"])  # fmt: skip
+STEPPED = "rodas4 rodas5p ros2 kencarp3 kencarp4 kencarp5 kvaerno5 radau_ia3 lobatto_iiib3 dopri5 tsit5"
+
+
+@pytest.mark.parametrize("name", STEPPED.split())
 def test_the_order_shows_on_a_nonautonomous_problem(name: str) -> None:
     method = METHODS[name]
     with mpmath.workdps(40):
@@ -408,3 +410,16 @@ def test_the_order_shows_on_a_nonautonomous_problem(name: str) -> None:
         errors = [abs(one_step(method, step) - exact(step)) for step in (h, h / 2)]
         order = float(mpmath.log(errors[0] / errors[1], 2)) - 1
     assert order > method.order - 0.35
+
+
+@pytest.mark.parametrize("name", [n for n in RUNGE_KUTTA if METHODS[n].dense is not None])
+def test_wrong_dense_output_is_refused(name: str) -> None:
+    method = METHODS[name]
+    rows = [list(row) for row in method.dense]
+    i = next(i for i, row in enumerate(rows) if any(row))
+    for j, change in ((0, 1), (-1, -1)) if len(rows[i]) > 1 else ((0, 1),):
+        rows[i][j] = rows[i][j] + Fraction(change, 10**6)  # b_i(1) stays, b_i(θ) does not
+    with pytest.raises(ArgumentError, match=r"dense|b_i"):
+        dataclasses.replace(method, dense=tuple(map(tuple, rows))).prove()
+    with pytest.raises(ArgumentError, match="dense condition"):
+        dataclasses.replace(method, dense_order=method.dense_order + 1).prove()
