@@ -226,6 +226,12 @@ def test_stage_orders_and_structure() -> None:
     assert get("sdirk4").singly and get("kvaerno5").singly and not get("lobatto_iiib2").singly
     stiffly = {"radau5": True, "gauss2": False, "lobatto_iiic4": True, "radau_ia3": False, "kvaerno4": True}
     assert {name: get(name).stiffly_accurate for name in stiffly} == stiffly
+    reused = [name for name in RUNGE_KUTTA if METHODS[name].first_same_as_last]
+    assert reused == (
+        ["trapezoid", "lobatto_iiia3", "lobatto_iiia4", "bosh3", "dopri5", "trbdf2", "kvaerno3", "kvaerno4"]
+        + ["kvaerno5", "tsit5"]
+    )
+    assert all(METHODS[f"kencarp{k}"].implicit_part.first_same_as_last for k in (3, 4, 5))
 
 
 def test_radau5_is_scipys() -> None:
