@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntangent._base.errors import ShapeError
+from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends import native
 from ntangent.jet.dense import Dense
 from ntangent.jet.layers import TAPE
@@ -60,7 +61,7 @@ class _Network:
 
     net: Dense
     input: Tensor
-    directions: int
+    directions: Structure
     order: int
     output: Tensor
 
@@ -110,7 +111,7 @@ class _Tape:
     def linear(self, weight: Tensor, bias: Tensor | None, input: Tensor, output: Tensor) -> Tensor:
         return self._note(_Linear(weight, bias, input, output))
 
-    def dense(self, net: Dense, input: Tensor, directions: int, order: int, output: Tensor) -> Tensor:
+    def dense(self, net: Dense, input: Tensor, directions: Structure, order: int, output: Tensor) -> Tensor:
         return self._note(_Network(net, input, directions, order, output))
 
 
