@@ -116,7 +116,9 @@ def test_training_and_the_way_back():
     rate = KAPPA * (math.pi / L) ** 2
     torch.testing.assert_close(back.derivative("t", x), -rate * expected, rtol=2e-2, atol=1e-2 * rate * U)
     square = (math.pi / L) ** 2
-    torch.testing.assert_close(back.derivative("xx", x), -square * expected, rtol=2e-2, atol=2e-2 * U * square)
+    torch.testing.assert_close(
+        back.derivative("xx", x), -square * expected, rtol=2e-2, atol=2e-2 * U * square
+    )
 
 
 def test_unknowns_keep_their_units():
@@ -148,9 +150,8 @@ def test_an_ansatz_and_outward_derivatives_are_scaled():
             super().__init__()
             self.one = torch.nn.Parameter(torch.ones((), dtype=F64))
 
-        def forward(
-            self, x
-        ):  # u = x³ is x · N(x) with N = x²; in scaled units v = ξ³ = 10 ξ · (10 ξ)² / 1000
+        # u = x³ = x · N(x) with N = x² = 100 ξ² = 1000 · (ξ² / 10).
+        def forward(self, x):
             return self.one * x * x * 0.1
 
     target = objective(scaled.problem, Square(), n=9)

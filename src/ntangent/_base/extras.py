@@ -13,6 +13,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "report": ("matplotlib", "jinja2"),
     "qmc": ("scipy",),
     "tensorboard": ("tensorboard",),
+    "diagnose": ("scipy", "mpmath"),
 }
 
 

@@ -73,7 +73,7 @@ class Evaluation:
         if u.shape != (len(self.points), total):
             raise ProblemError(
                 f"the network or ansatz has shape {tuple(u.shape)} at {len(self.points)} point(s)",
-                f"the fields {_listed(self.problem.components)} have together {total} value(s) for each point",
+                f"the fields {_listed(self.problem.components)} have together {total} value(s) at each point",
                 f"MLP({self.points.shape[1]}, {total}), or ansatz=lambda net, x: net(x)[:, :{total}]",
             )
         if len(self.problem.components) == 1:

@@ -189,10 +189,10 @@ class Field(Jet):
         for name in names:
             check_choice(name, self.indices.names, "coordinate")
         chosen = names or self.indices.names
-        total = self.d(**{chosen[0]: 2})
+        total: Any = self.d(**{chosen[0]: 2})
         for name in chosen[1:]:
             total = total + self.d(**{name: 2})
-        return total
+        return total  # type: ignore[no-any-return]
 
     def series(self) -> Tensor:
         """Return the coefficients of every row of the field's set, zeros included, (rows, *shape)."""
@@ -300,10 +300,14 @@ def _binary(function: Any, swapped: bool = False) -> Any:
     return operator
 
 
-for _name, _function in (("add", torch.add), ("mul", torch.mul)):
-    setattr(Field, f"__{_name}__", _binary(_function))
-    setattr(Field, f"__r{_name}__", _binary(_function))
-for _name, _function in (("sub", torch.sub), ("truediv", torch.div), ("pow", torch.pow)):
+_OPERATORS: dict[str, Any] = {
+    "add": torch.add,
+    "mul": torch.mul,
+    "sub": torch.sub,
+    "truediv": torch.true_divide,
+    "pow": torch.pow,
+}
+for _name, _function in _OPERATORS.items():
     setattr(Field, f"__{_name}__", _binary(_function))
     setattr(Field, f"__r{_name}__", _binary(_function, swapped=True))
 

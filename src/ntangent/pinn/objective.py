@@ -315,14 +315,14 @@ class PinnObjective(Revisable):
                 return None
             for index, residuals, jacobian in _unfolded(one, *result):
                 found[index].append((residuals, jacobian))
-        residuals, jacobians = [], []
+        values, jacobians = [], []
         for pieces in found:
             r, jacobian = pieces[0]
             if len(pieces) > 1:
                 r, jacobian = (torch.cat([piece[i] for piece in pieces], 1) for i in (0, 1))
-            residuals.append(r.reshape(-1))
+            values.append(r.reshape(-1))
             jacobians.append(jacobian.reshape(-1, jacobian.shape[-1]))
-        return torch.cat(residuals), torch.cat(jacobians)
+        return torch.cat(values), torch.cat(jacobians)
 
     def _matrix(self, one: Pass, leaves: Sequence[Tensor]) -> Callable[[], Tensor]:
         """Return a function that evaluates a pass as rows with one entry for each point.

@@ -264,9 +264,9 @@ class Solution:
         first = next(iter(self.problem.components))
         if "exact" in arrays:
             error = np.abs(arrays["derivatives"] - arrays["exact"])
-            both = {first: (arrays["derivatives"][0], arrays["exact"][0])}
-            return {"max_errors": error.max(1).tolist(), **_relative(both)}
-        both = {}
+            line = {first: (arrays["derivatives"][0], arrays["exact"][0])}
+            return {"max_errors": error.max(1).tolist(), **_relative(line)}
+        both: dict[str, Any] = {}
         for name in self.problem.components:
             if f"exact_{name}" in arrays:
                 pair = arrays[f"field_{name}"], arrays[f"exact_{name}"]

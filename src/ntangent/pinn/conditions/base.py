@@ -78,6 +78,9 @@ def given_points(points: Any, problem: Any, dtype: torch.dtype, device: torch.de
     Args:
         points: N numbers in one coordinate; shape (N, d), or a mapping from coordinates to N
             numbers each, in several.
+        problem: the problem.
+        dtype: of the result.
+        device: of the result.
     """
     names = problem.domain.names
     if isinstance(points, Mapping):
@@ -178,12 +181,10 @@ class Located:
             normals = self._end_normals(points, problem) if len(names) == 1 else None
             return Place(points, normals)
         faces = [self._face(fixed, problem, dtype, device) for fixed in self._fixed()]
-        normals = [face.normals for face in faces]
+        known = [face.normals for face in faces if face.normals is not None]
         return Place(
             torch.cat([face.points for face in faces]),
-            None
-            if any(normal is None for normal in normals)
-            else torch.cat([n for n in normals if n is not None]),
+            torch.cat(known) if len(known) == len(faces) else None,
         )
 
     def _fixed(self) -> list[dict[str, float]]:
@@ -318,7 +319,6 @@ def linear_block(
         weight: of each mean square.
     """
     count = len(place.points)
-    every = terms[0][0] is not None and len(components)
 
     def rows(fields: Fields, _p: Parameters, _x: Fields) -> Tensor:
         u = fields[field]
@@ -333,7 +333,7 @@ def linear_block(
         return total - target
 
     demand = Demand({field: frozenset(b for b, _ in terms)}, frozenset([(0,) * place.points.shape[1]]))
-    weights = place.points.new_full((every,), weight)
+    weights = place.points.new_full((len(components),), weight)
     return Block(label, place.points, demand, rows, weights, normals=place.normals)
 
 
