@@ -22,6 +22,7 @@ from ntangent.pinn.sampling import Chebyshev as Chebyshev
 from ntangent.pinn.sampling import Grid as Grid
 from ntangent.pinn.sampling import Sampler as Sampler
 from ntangent.pinn.sampling import Uniform as Uniform
+from ntangent.pinn.scaling import Nondimensional as Nondimensional
 from ntangent.pinn.solution import Solution as Solution
 from ntangent.pinn.solve import solve as solve
 from ntangent.pinn.unknown import Unknown as Unknown
@@ -34,4 +35,3 @@ from ntangent.pinn.weighting import ReLoBRaLo as ReLoBRaLo
 from ntangent.pinn.weighting import SelfAdaptive as SelfAdaptive
 from ntangent.pinn.weighting import SoftAdapt as SoftAdapt
 from ntangent.pinn.weighting import Weighting as Weighting
-from ntangent.pinn.scaling import Nondimensional as Nondimensional
