@@ -227,7 +227,8 @@ class Problem:
             argument: the coordinates as a series, shape (N, d).
             name: of the field where each has its network.
         """
-        u = checked_series(self.ansatz(network_call(net), argument), "the ansatz")
+        count = sum(self.components.values()) if name is None else self.components[name]
+        u = checked_series(self.ansatz(network_call(net, count), argument), "the ansatz")
         for condition in self.conditions:
             if getattr(condition, "hard", False):
                 u = condition.construct(self, u, argument, name)  # type: ignore[attr-defined]

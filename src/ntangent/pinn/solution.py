@@ -136,7 +136,7 @@ class Solution:
         with torch.no_grad():
             for part in at.split(self.chunk):
                 blocks = [residual_block(e.name, e, part, 1.0) for e in equations]
-                one = Pass(self.problem, [(i, b, slice(0, len(part))) for i, b in enumerate(blocks)], False)
+                one = Pass(self.problem, [[(i, b, slice(0, len(part))) for i, b in enumerate(blocks)]])
                 columns.append(torch.cat([r for _, r in one.rows(self.net, lambda _: Parameters(values))]))
         return torch.cat(columns, 1)
 
