@@ -273,7 +273,7 @@ class Solution:
                 both[name] = tuple(a[arrays["inside"]] for a in pair) if "inside" in arrays else pair
         if not both:
             return {}
-        return {"max_errors": [float(np.abs(u - v).max()) for u, v in both.values()], **_relative(both)}
+        return _relative(both)
 
     def report(self) -> Path:
         """Write figures and the self-contained page ``report.html`` into the run folder.
