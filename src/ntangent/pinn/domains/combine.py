@@ -205,6 +205,10 @@ class Lateral(Part):
         del others[self.index]
         return reduce(conjunction, others if own is None else [own, *others])
 
+    def span(self, x: Points) -> Any:
+        """Return the part's own distance function, which the other coordinates do not enter."""
+        return self.part.span(self.owner.split(x)[self.index])
+
 
 _OPERATORS = {"union": "|", "intersection": "&", "difference": "-"}
 
