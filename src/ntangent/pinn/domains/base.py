@@ -208,7 +208,14 @@ class Boundary(ABC):
 
     def where(self, predicate: Callable[..., Any]) -> Boundary:
         """Return the piece on which a function of the coordinates is true: ``where(lambda x, y: x < 0)``."""
-        return Joined(tuple(Cut(part, predicate) for part in self.parts))
+        cut = tuple(piece for piece in (Cut(part, predicate) for part in self.parts) if piece.measure > 0)
+        if not cut:
+            raise ProblemError(
+                f"no point of {', '.join(self.names)} satisfies the predicate",
+                "the piece is empty",
+                "domain.boundary.where(lambda x, y: x < 0)",
+            )
+        return Joined(cut)
 
     def sample(self, count: int, draw: Draw) -> tuple[Tensor, Tensor]:
         """Return points uniform in length or area with their outward unit normals.
@@ -284,7 +291,7 @@ class Part(Boundary):
     def coordinates(self) -> tuple[str, ...]:
         """Names of the coordinates."""
 
-    def place(self, unit: Tensor) -> tuple[Tensor, Tensor]:
+    def place(self, unit: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Map points of the unit cube, shape (N, cube), to the part; return them and outward normals."""
         raise ProblemError(f"no map from the unit cube to {self!r} is known", "", "part.draw(count, draw)")
 
@@ -350,7 +357,7 @@ class Cut(Part):
         found = reject(count, lambda n: self.part.draw(n, draw), self._holds, repr(self))
         return found[0], found[1]
 
-    def level(self, x: Points) -> Any:
+    def level(self, x: Points) -> Any:  # noqa: ARG002
         """Refuse: a predicate has no smooth distance."""
         raise ProblemError(
             f"{self!r} has no distance function",
@@ -417,7 +424,7 @@ class Domain(ABC):
         """Dimension of the unit cube that ``interior`` maps to the domain; 0 if there is no such map."""
         return 0
 
-    def interior(self, unit: Tensor) -> Tensor:
+    def interior(self, unit: Tensor) -> Tensor:  # noqa: ARG002
         """Map points of the unit cube, shape (N, cube), to the domain, preserving uniformity.
 
         Raises:

@@ -22,7 +22,7 @@ from ntangent.pinn.domains.base import (
     check_shape,
     columns,
 )
-from ntangent.pinn.domains.distance import conjunction
+from ntangent.pinn.domains.distance import conjunction, length
 
 
 @dataclass(frozen=True, init=False)
@@ -44,7 +44,9 @@ class Box(Domain):
         object.__setattr__(self, "intervals", tuple(rows))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(" + ", ".join(f"{n}=({a!r}, {b!r})" for n, a, b in self.intervals) + ")"
+        return (
+            f"{type(self).__name__}(" + ", ".join(f"{n}=({a!r}, {b!r})" for n, a, b in self.intervals) + ")"
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -94,7 +96,7 @@ class Box(Domain):
         low = points.new_tensor([a for _, a, _ in self.intervals])
         high = points.new_tensor([b for _, _, b in self.intervals])
         excess = torch.maximum(low - points, points - high)
-        return excess.clamp(min=0).norm(dim=1) + excess.amax(1).clamp(max=0)
+        return length(excess.clamp(min=0), 1) + excess.amax(1).clamp(max=0)
 
     def distance(self, x: Points) -> Any:
         """Return the R-conjunction of the slabs (x - a)(b - x)/(b - a), shape (N, 1)."""
@@ -109,9 +111,7 @@ class Box(Domain):
     def boundary(self) -> Boundary:
         """The faces, lower before upper in each coordinate."""
         return Joined(
-            tuple(
-                Face(self, axis, upper) for axis in range(self.dimension) for upper in (False, True)
-            )
+            tuple(Face(self, axis, upper) for axis in range(self.dimension) for upper in (False, True))
         )
 
 
@@ -143,7 +143,8 @@ class Face(Part):
     @property
     def position(self) -> float:
         """The value of the constant coordinate."""
-        return self.owner.intervals[self.axis][2 if self.upper else 1]
+        _, low, high = self.owner.intervals[self.axis]
+        return high if self.upper else low
 
     @property
     def name(self) -> str:  # type: ignore[override]

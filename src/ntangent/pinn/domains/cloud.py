@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,7 +19,9 @@ def _table(values: Any, name: str) -> Tensor:
     tensor = torch.as_tensor(values, dtype=torch.float64, device="cpu").detach()
     if tensor.ndim != 2 or len(tensor) == 0:
         raise ShapeError(
-            f"{name} has shape {tuple(tensor.shape)}", "each row is a point: shape (N, d)", "torch.rand(100, 2)"
+            f"{name} has shape {tuple(tensor.shape)}",
+            "each row is a point: shape (N, d)",
+            "torch.rand(100, 2)",
         )
     return check_finite(tensor, name)
 
@@ -49,7 +50,7 @@ class PointCloud(Domain):
     """
 
     points: Any
-    names: Sequence[str] = ("x", "y")
+    names: tuple[str, ...] = ("x", "y")
     boundary_points: Any = None
     normals: Any = None
     measure: float | None = None
@@ -76,7 +77,8 @@ class PointCloud(Domain):
             length = self.normals.norm(dim=1, keepdim=True)
             if bool((length == 0).any()):
                 raise ProblemError("a normal has length 0", "it has no direction", "normals of length 1")
-            object.__setattr__(self, "normals", self.normals / length)
+            unit = (length - 1).abs() < 1e-12  # left as they are, so that a printed cloud is the same
+            object.__setattr__(self, "normals", torch.where(unit, self.normals, self.normals / length))
 
     def __repr__(self) -> str:
         rows = [("points", self.points), ("boundary_points", self.boundary_points), ("normals", self.normals)]
@@ -99,7 +101,9 @@ class PointCloud(Domain):
         """The ``measure`` given."""
         if self.measure is None:
             raise ProblemError(
-                "the volume of the point cloud is not known", "points have none", "PointCloud(..., measure=1.0)"
+                "the volume of the point cloud is not known",
+                "points have none",
+                "PointCloud(..., measure=1.0)",
             )
         return float(self.measure)
 
@@ -107,7 +111,7 @@ class PointCloud(Domain):
         """Return the signed distance of the bounding box: a lower bound outside of it, no more."""
         return self.box.signed_distance(points)
 
-    def distance(self, x: Points) -> Any:
+    def distance(self, _x: Points) -> Any:
         """Refuse: a cloud has no surface."""
         raise ProblemError(
             "a point cloud has no distance function",
@@ -117,7 +121,8 @@ class PointCloud(Domain):
 
     def sample(self, count: int, draw: Draw) -> Tensor:
         """Return ``count`` of the points, each at most once, in their order."""
-        return self.points[_pick(count, len(self.points), draw, "points")]  # type: ignore[no-any-return]
+        rows: Tensor = self.points
+        return rows[_pick(count, len(rows), draw, "points")]
 
     @cached_property
     def boundary(self) -> Boundary:
@@ -147,8 +152,8 @@ class CloudPart(Part):
         """Names of the coordinates."""
         return tuple(self.owner.names)
 
-    @property
-    def measure(self) -> float:  # type: ignore[override]
+    @cached_property
+    def measure(self) -> float:
         """Number of the points."""
         return float(len(self.owner.boundary_points))
 

@@ -24,7 +24,7 @@ from ntangent.pinn.domains.base import (
     reject,
 )
 from ntangent.pinn.domains.box import Box
-from ntangent.pinn.domains.distance import conjunction, disjunction
+from ntangent.pinn.domains.distance import conjunction, disjunction, length
 
 _QUADRATURE = 1 << 14
 
@@ -96,7 +96,7 @@ class Product(Domain):
         """Return the distance to the boundary, negative inside, shape (N,)."""
         parts = zip(self.factors, self.split(points), strict=True)
         each = torch.stack([factor.signed_distance(part) for factor, part in parts])
-        return each.clamp(min=0).norm(dim=0) + each.amax(0).clamp(max=0)
+        return length(each.clamp(min=0), 0) + each.amax(0).clamp(max=0)
 
     def distance(self, x: Points) -> Any:
         """Return the R-conjunction of the factors' functions, shape (N, 1)."""
@@ -108,7 +108,9 @@ class Product(Domain):
         """The parts of each factor's boundary, times the other factors."""
         return Joined(
             tuple(
-                Lateral(self, i, part) for i, factor in enumerate(self.factors) for part in factor.boundary.parts
+                Lateral(self, i, part)
+                for i, factor in enumerate(self.factors)
+                for part in factor.boundary.parts
             )
         )
 
@@ -175,7 +177,7 @@ class Lateral(Part):
         return self._assemble(*self.part.place(first), pieces)
 
     def draw(self, count: int, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Return points and normals; where a factor is rejected, its points meet the others' in random order."""
+        """Return points and normals; points of factors that are rejected meet in random order."""
         if self.cube is not None:
             return self.place(draw(count, self.cube))
         if len(self.part.coordinates) == 1:
@@ -221,7 +223,7 @@ class Combination(Domain):
     exact outside of a union and inside of the others, elsewhere a lower bound. Points are drawn by
     rejection; volume and measures are quadratures (relative error about 1e-3). The boundary parts are
     those of the two domains, cut to what lies on the boundary of the result; where two boundaries
-    overlap, the first domain's counts.
+    overlap, the first domain's counts, and smooth distances have another slope than 1.
 
     Args:
         kind: "union", "intersection" or "difference".
@@ -252,7 +254,9 @@ class Combination(Domain):
                     )
 
     def __repr__(self) -> str:
-        sides = [f"({s!r})" if isinstance(s, Combination | Product) else repr(s) for s in (self.first, self.second)]
+        sides = [
+            f"({s!r})" if isinstance(s, Combination | Product) else repr(s) for s in (self.first, self.second)
+        ]
         return f"{sides[0]} {_OPERATORS[self.kind]} {sides[1]}"
 
     @property

@@ -15,6 +15,13 @@ from functools import reduce
 from typing import Any
 
 import torch
+from torch import Tensor
+
+
+def length(rows: Tensor, dim: int) -> Tensor:
+    """Return Euclidean lengths along an axis."""
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=dim)
+    return lengths
 
 
 def conjunction(a: Any, b: Any) -> Any:

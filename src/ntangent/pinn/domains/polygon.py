@@ -82,7 +82,7 @@ class Polygon(Domain):
     """
 
     vertices: Sequence[Vertex]
-    names: Sequence[str] = ("x", "y")
+    names: tuple[str, ...] = ("x", "y")
 
     def __post_init__(self) -> None:
         fix = "Polygon([(0, 0), (1, 0), (0, 1)])"

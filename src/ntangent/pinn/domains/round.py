@@ -15,7 +15,7 @@ from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError
 from ntangent.pinn.domains.base import Boundary, Domain, Joined, Part, Points, check_names, check_shape
 from ntangent.pinn.domains.box import Box
-from ntangent.pinn.domains.distance import conjunction
+from ntangent.pinn.domains.distance import conjunction, length
 
 _NAMES = ("x", "y", "z", "w")
 
@@ -23,7 +23,8 @@ _NAMES = ("x", "y", "z", "w")
 def _radius_map(unit: Tensor, dimension: int, inner: float, outer: float) -> Tensor:
     """Map a uniform number to the radius of a uniform point between two spheres, shape (N, 1)."""
     low, high = inner**dimension, outer**dimension
-    return (low + (high - low) * unit) ** (1.0 / dimension)
+    radius: Tensor = (low + (high - low) * unit) ** (1.0 / dimension)
+    return radius
 
 
 def directions(unit: Tensor, dimension: int) -> Tensor:
@@ -40,10 +41,10 @@ def directions(unit: Tensor, dimension: int) -> Tensor:
         ring = torch.sqrt((1 - height * height).clamp(min=0))
         return torch.stack([ring * torch.cos(angle), ring * torch.sin(angle), height], 1)
     edge = torch.finfo(unit.dtype).eps
-    normal = torch.special.ndtri(unit.clamp(edge, 1 - edge))
+    normal: Tensor = torch.special.ndtri(unit.clamp(edge, 1 - edge))
     # The centre of the cube, a point of many sequences, has no direction: it gets the first axis.
     normal[:, 0] = torch.where((normal == 0).all(1), 1.0, normal[:, 0])
-    return normal / normal.norm(dim=1, keepdim=True)
+    return normal / length(normal, 1)[:, None]
 
 
 def _angles(dimension: int) -> int:
@@ -63,14 +64,13 @@ def _check_centre(centre: Any) -> tuple[float, ...]:
 
 
 def _unit_ball(dimension: int) -> float:
-    return math.pi ** (dimension / 2) / math.gamma(dimension / 2 + 1)
+    return float(math.pi ** (dimension / 2) / math.gamma(dimension / 2 + 1))
 
 
 class _Round(Domain):
     """What lies between two concentric spheres, the inner of which may have radius 0."""
 
-    centre: tuple[float, ...]
-    names: tuple[str, ...]  # type: ignore[assignment]
+    centre: Sequence[float]
 
     def _radii(self) -> tuple[float, float]:
         raise NotImplementedError  # pragma: no cover
@@ -101,7 +101,7 @@ class _Round(Domain):
 
     def _from_centre(self, points: Tensor) -> Tensor:
         check_shape(points, len(self.centre))
-        return (points - points.new_tensor(self.centre)).norm(dim=1)
+        return length(points - points.new_tensor(self.centre), 1)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Ball(_Round):
 
     centre: Sequence[float] = (0.0, 0.0, 0.0)
     radius: float = 1.0
-    names: Sequence[str] = ()
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "centre", _check_centre(self.centre))
@@ -173,7 +173,7 @@ class Shell(_Round):
     centre: Sequence[float] = (0.0, 0.0)
     inner: float = 0.5
     outer: float = 1.0
-    names: Sequence[str] = ()
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "centre", _check_centre(self.centre))

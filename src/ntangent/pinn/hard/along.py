@@ -94,7 +94,9 @@ def combine(terms: tuple[tuple[int, float], ...], derivatives: list[Jet]) -> Jet
     return sum((derivatives[k] * c for k, c in terms[1:]), derivatives[terms[0][0]] * terms[0][1])
 
 
-def normal_trace(f: Function, points: Tensor, normals: Tensor, terms: tuple[tuple[int, float], ...]) -> Tensor:
+def normal_trace(
+    f: Function, points: Tensor, normals: Tensor, terms: tuple[tuple[int, float], ...]
+) -> Tensor:
     """Return sum c_k ∂_n^k f at boundary points, shape (N, c)."""
     order = max(k for k, _ in terms)
     return combine(terms, along(f, plain(points), normals, order)).value

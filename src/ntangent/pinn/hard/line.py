@@ -62,7 +62,7 @@ class Line:
 
     @cached_property
     def cardinals(self) -> tuple[tuple[float, ...], ...]:
-        """Coefficients of p_j in powers of s, of the lowest degrees that do; exact up to the last rounding."""
+        """Coefficients of p_j in powers of s, of the lowest degrees that do, rounded once."""
         length = Fraction(self.high) - Fraction(self.low)
         count = len(self.ends)
         top = 2 * count + 2 * max(k for end in self.ends for k, _ in end.terms)

@@ -43,7 +43,7 @@ class Shape:
 
     @cached_property
     def kind(self) -> str:
-        """ "value", "slope" (both) or "flux" (one functional of first order).
+        """What is prescribed: "value", "slope" (both) or "flux" (one functional of first order).
 
         Raises:
             ProblemError: if the conditions are of none of these kinds.
@@ -86,7 +86,9 @@ class Shape:
             return self._blend(x)
         if self.kind == "flux":
             return self.distance(x) * self.rows[0][2](x) * (-1 / self._coefficients()[1])
-        (g, a), (h, b) = ((data, terms[0][1]) for _, terms, data in sorted(self.rows, key=_order)[:: len(self.parts)])
+        (g, a), (h, b) = (
+            (data, terms[0][1]) for _, terms, data in sorted(self.rows, key=_order)[:: len(self.parts)]
+        )
         value, slope = along(g, x, self._gradient(x), 1)
         return value * (1 / a) - self.distance(x) * (h(x) * (1 / b) + slope * (1 / a))
 
@@ -101,14 +103,16 @@ class Shape:
             math.prod((s for j, s in enumerate(spans) if j != i), start=1.0) for i in range(len(spans))
         ]
         total = sum(weights[1:], weights[0])
-        return sum((w * v for w, v in zip(weights[1:], values[1:], strict=True)), weights[0] * values[0]) / total
+        terms = [w * v for w, v in zip(weights, values, strict=True)]
+        blend: Jet = sum(terms[1:], terms[0]) / total
+        return blend
 
     def homogeneous(self, f: Function) -> Function:
         """Return a function that satisfies the conditions with data 0, from any f."""
         if self.kind == "value":
             return lambda x: self.distance(x) * f(x)
         if self.kind == "slope":
-            return lambda x: torch.square(self.distance(x)) * f(x)  # type: ignore[call-overload, no-any-return]
+            return lambda x: (phi := self.distance(x)) * phi * f(x)
         a, b = self._coefficients()
 
         def corrected(x: Jet) -> Jet:

@@ -48,7 +48,12 @@ class Resampler(Protocol):
 
 
 def _fresh(domain: Domain, count: int, like: Tensor, generator: torch.Generator) -> Tensor:
-    return domain.sample(count, uniform_draw(generator)).to(like)
+    """Return uniform points, of a stream that the generator starts.
+
+    Its own stream would repeat the points of ``Uniform`` when both have the same seed.
+    """
+    seed = int(torch.randint(1 << 62, (), generator=generator))
+    return domain.sample(count, uniform_draw(torch.Generator().manual_seed(seed))).to(like)
 
 
 def _sizes(magnitude: Magnitude, points: Tensor) -> Tensor:

@@ -78,9 +78,7 @@ class Sequence:
         """Return the points, shape (n, d); the same for the same seed on every device."""
         return settle(domain.sample(self.n, self.draw()), dtype, device)
 
-    def boundary(
-        self, boundary: Boundary, dtype: torch.dtype, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
+    def boundary(self, boundary: Boundary, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return points of a boundary and their outward unit normals, shape (n, d) each.
 
         Parts get points in proportion to their measure; a part that is a point gets that one.

@@ -57,7 +57,9 @@ class Clustered:
 
     def __repr__(self) -> str:
         near = ", ".join(f"{name}={value!r}" for name, value in self.near)
-        return f"Clustered({self.n}, width={self.width!r}, fraction={self.fraction!r}, seed={self.seed}, {near})"
+        return (
+            f"Clustered({self.n}, width={self.width!r}, fraction={self.fraction!r}, seed={self.seed}, {near})"
+        )
 
     def points(self, domain: Domain, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return the points, shape (n, d), the cluster last.

@@ -153,7 +153,9 @@ class FixedPoints:
         tensor = tensor[:, None] if tensor.ndim == 1 else tensor
         if tensor.ndim != 2 or len(tensor) == 0:
             raise ShapeError(
-                f"the points have shape {tuple(tensor.shape)}", "each row is a point: (N, d)", "torch.rand(9, 2)"
+                f"the points have shape {tuple(tensor.shape)}",
+                "each row is a point: (N, d)",
+                "torch.rand(9, 2)",
             )
         object.__setattr__(self, "points_", check_finite(tensor, "points"))
 
