@@ -27,7 +27,8 @@ Draw = Callable[[int, int], Tensor]
 Points = Any
 
 # Attributes of a field and arguments of a condition: a coordinate of that name would hide behind them.
-RESERVED = frozenset({*dir(Field), "value", "weight", "self"})
+OPTIONS = frozenset({"on", "n", "sampler", "seed", "field", "component", "hard"})
+RESERVED = frozenset({*dir(Field), *OPTIONS, "value", "weight", "self"})
 # Rejection gives up when fewer than one candidate in so many lies in the domain.
 _HOPELESS = 1 << 17
 # Points of the low-discrepancy rule that measures what has no formula.
@@ -124,7 +125,7 @@ def shares(count: int, measures: Sequence[float]) -> list[int]:
 def reject(
     count: int, propose: Callable[[int], tuple[Tensor, ...]], keep: Callable[..., Tensor], what: str
 ) -> tuple[Tensor, ...]:
-    """Return the first ``count`` proposals that are kept.
+    """Return ``count`` of the proposals that are kept, spread evenly over all of those.
 
     Raises:
         ProblemError: if hardly any is.
@@ -143,7 +144,9 @@ def reject(
                 "it is tiny in its bounding box, or empty; drawing points by rejection would not end",
                 "check the shapes with .contains(...), or give the points: PointCloud(points)",
             )
-    return tuple(torch.cat(parts)[:count] for parts in zip(*found, strict=True))
+    # A source may run along a line in order: the first ones would leave its end empty.
+    chosen = torch.arange(count) * have // max(count, 1)
+    return tuple(torch.cat(parts)[chosen] for parts in zip(*found, strict=True))
 
 
 def lattice(count: int, dimension: int) -> Tensor:

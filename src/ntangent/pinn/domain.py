@@ -1,3 +1,0 @@
-"""The earlier place of ``Box``."""
-
-from ntangent.pinn.domains.box import Box as Box
