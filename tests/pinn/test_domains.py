@@ -19,8 +19,8 @@ from ntangent.pinn.domains import (
     Polygon,
     Shell,
 )
-from ntangent.pinn.domains.base import fixed_draw, shares
 from ntangent.pinn.domains.polygon import _triangulate
+from ntangent.pinn.domains.tools import fixed_draw, shares
 
 F64 = torch.float64
 NOTCHED = [(0, 0), (2, 0), (2, 2), (1, 0.5), (0, 2)]

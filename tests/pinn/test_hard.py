@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import ntangent as nt
+from ntangent import pinn
 from ntangent._base.errors import NtangentError, ProblemError
 from ntangent.jet import variable
+from ntangent.optim import LevenbergMarquardt
 from ntangent.pinn.domains import Ball, Box, Disc, Interval, Polygon, Shell
 from ntangent.pinn.hard import Trace, clamped, compose, dirichlet, initial, neumann, robin
 from ntangent.pinn.hard.along import along, plain
@@ -169,7 +171,7 @@ def test_the_network_still_counts(domain, traces):
     ansatz, net = compose(domain, traces), network(domain)
     points = domain.sample(20, draw())
     value = ansatz(net, points)
-    assert float((value - ansatz(network(domain, seed=1), points)).abs().min()) > 1e-9
+    assert float((value - ansatz(network(domain, seed=1), points)).detach().abs().min()) > 1e-9
     value.square().sum().backward()
     assert all(float(p.grad.abs().max()) > 0 for name, p in net.named_parameters() if "weight" in name)
 
@@ -274,6 +276,60 @@ def test_derivatives_along_a_direction_commute_with_the_series():
         assert jet.order == 4
         for m in range(5):
             assert torch.allclose(jet.derivative(m), exact[k] * torch.exp(y), rtol=1e-13, atol=1e-13)
+
+
+def test_hard_conditions_of_a_problem():
+    """Neumann walls and an initial state built in: the trained field of a heat equation keeps both."""
+    problem = pinn.Problem(
+        BOX,
+        [lambda u: u.t - u.xx],
+        [
+            pinn.Neumann(x=(-1, 2), hard=True),
+            pinn.Initial(lambda x: torch.cos(math.pi / 3 * (x + 1)), hard=True),
+        ],
+    )
+    net = network(BOX)
+    solution = pinn.solve(problem, net, [LevenbergMarquardt(5)], sampler=pinn.Sobol(64), progress=False)
+    assert 0 < solution.loss < 1
+    for trace in problem.built_in().traces:
+        assert missed(problem.built_in(), net, trace) < 1e-13
+    assert sum(len(c.blocks(problem, F64, torch.device("cpu"))) for c in problem.conditions) == 0
+
+
+def test_hard_conditions_of_several_fields():
+    where = {"x": -1, "hard": True}
+    conditions = [
+        pinn.Dirichlet(value=2.0, field="v", **where),
+        pinn.Dirichlet(value=1.0, field="u", **where),
+    ]
+    problem = pinn.Problem(BOX, [lambda u, v: u.x + v.t], conditions, fields=("u", "v"))
+    points = torch.tensor([[-1.0, 0.3], [-1.0, 1.2]], dtype=F64)
+    together = problem.field(network(BOX, 2), points)
+    nets = nn.ModuleDict({"u": network(BOX), "v": network(BOX, seed=1)})
+    apart = problem.field(nets, points)
+    for fields in (together, apart):
+        assert torch.equal(fields["u"].value, torch.ones(2, 1, dtype=F64))
+        assert torch.equal(fields["v"].value, 2 * torch.ones(2, 1, dtype=F64))
+
+
+def test_a_problem_checks_the_period_of_its_network():
+    problem = pinn.Problem(BOX, [lambda u: u.t + u.x], [pinn.Periodic("x", hard=True)])
+    with pytest.raises(ProblemError, match="PeriodicEmbedding"):
+        pinn.solve(problem, network(BOX), [LevenbergMarquardt(1)], progress=False)
+
+
+@pytest.mark.parametrize(
+    ("condition", "match"),
+    [
+        (pinn.Dirichlet(on=torch.tensor([[0.0, 0.5]]), hard=True), "holds at points"),
+        (pinn.Robin(lambda x: x, 1.0, x=2, hard=True), "is a function"),
+        (pinn.Dirichlet(x=0.5, hard=True), "no face"),
+    ],
+)
+def test_problems_refuse_what_has_no_construction(condition, match):
+    problem = pinn.Problem(BOX, [lambda u: u.t + u.x], [condition])
+    with pytest.raises(ProblemError, match=match):
+        problem.built_in()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

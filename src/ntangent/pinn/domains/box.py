@@ -12,17 +12,9 @@ from torch import Tensor
 
 from ntangent._base.check import check_choice
 from ntangent._base.errors import ArgumentError, ProblemError
-from ntangent.pinn.domains.base import (
-    Boundary,
-    Domain,
-    Joined,
-    Part,
-    Points,
-    check_name,
-    check_shape,
-    columns,
-)
+from ntangent.pinn.domains.base import Boundary, Domain, Joined, Part
 from ntangent.pinn.domains.distance import conjunction, length
+from ntangent.pinn.domains.tools import Points, check_name, check_shape, columns
 
 
 @dataclass(frozen=True, init=False)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ntangent._base.check import check_finite, check_positive
 from ntangent._base.errors import ProblemError, ShapeError
-from ntangent.pinn.domains.base import Boundary, Domain, Draw, Part, Points, check_names
+from ntangent.pinn.domains.base import Boundary, Domain, Part
 from ntangent.pinn.domains.box import Box
+from ntangent.pinn.domains.tools import Draw, Points, check_names
 
 
 def _table(values: Any, name: str) -> Tensor:

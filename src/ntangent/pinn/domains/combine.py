@@ -11,20 +11,10 @@ import torch
 from torch import Tensor
 
 from ntangent._base.errors import ProblemError
-from ntangent.pinn.domains.base import (
-    COMBINE,
-    Boundary,
-    Domain,
-    Draw,
-    Joined,
-    Part,
-    Points,
-    check_shape,
-    fixed_draw,
-    reject,
-)
+from ntangent.pinn.domains.base import COMBINE, Boundary, Domain, Joined, Part
 from ntangent.pinn.domains.box import Box
 from ntangent.pinn.domains.distance import conjunction, disjunction, length
+from ntangent.pinn.domains.tools import Draw, Points, check_shape, fixed_draw, reject
 
 _QUADRATURE = 1 << 14
 

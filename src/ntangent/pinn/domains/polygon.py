@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ntangent._base.errors import ArgumentError
-from ntangent.pinn.domains.base import Boundary, Domain, Joined, Part, Points, check_names, check_shape
+from ntangent.pinn.domains.base import Boundary, Domain, Joined, Part
 from ntangent.pinn.domains.box import Box
 from ntangent.pinn.domains.distance import trimmed
+from ntangent.pinn.domains.tools import Points, check_names, check_shape
 
 Vertex = tuple[float, float]
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError
-from ntangent.pinn.domains.base import Boundary, Domain, Joined, Part, Points, check_names, check_shape
+from ntangent.pinn.domains.base import Boundary, Domain, Joined, Part
 from ntangent.pinn.domains.box import Box
 from ntangent.pinn.domains.distance import conjunction, length
+from ntangent.pinn.domains.tools import Points, check_names, check_shape
 
 _NAMES = ("x", "y", "z", "w")
 

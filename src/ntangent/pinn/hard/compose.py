@@ -20,7 +20,8 @@ from ntangent._base.check import check_choice, check_order
 from ntangent._base.errors import ArgumentError, ProblemError
 from ntangent.jet import Jet
 from ntangent.jet.series import lift
-from ntangent.pinn.domains.base import Boundary, Domain, fixed_draw
+from ntangent.pinn.domains.base import Boundary, Domain
+from ntangent.pinn.domains.tools import fixed_draw
 from ntangent.pinn.hard.along import Function, at_end, normal_trace, plain, project
 from ntangent.pinn.hard.data import Data
 from ntangent.pinn.hard.line import End, Line, Terms

@@ -11,7 +11,7 @@ from torch import Tensor
 from ntangent._base.errors import ArgumentError, ShapeError
 from ntangent.jet import Jet
 from ntangent.jet.series import lift
-from ntangent.pinn.domains.base import by_name
+from ntangent.pinn.domains.tools import by_name
 
 
 @dataclass(frozen=True)

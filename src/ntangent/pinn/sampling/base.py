@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ntangent._base.check import check_order, check_positive
 from ntangent._base.registry import Registry
-from ntangent.pinn.domains.base import Boundary, Domain, Draw
+from ntangent.pinn.domains.base import Boundary, Domain
+from ntangent.pinn.domains.tools import Draw
 
 
 @runtime_checkable

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ntangent._base.check import check_choice, check_order, check_positive
 from ntangent._base.errors import ArgumentError
-from ntangent.pinn.domains.base import Domain, Draw, reject
+from ntangent.pinn.domains.base import Domain
 from ntangent.pinn.domains.box import Box
+from ntangent.pinn.domains.tools import Draw, reject
 from ntangent.pinn.sampling.base import sampler, settle, uniform_draw
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ntangent._base.extras import require_extra
-from ntangent.pinn.domains.base import Draw
+from ntangent.pinn.domains.tools import Draw
 from ntangent.pinn.sampling.base import Sequence, sampler, uniform_draw
 
 
