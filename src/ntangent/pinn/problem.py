@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from ntangent.pinn.hard import HardAnsatz
 from ntangent.pinn.hard.conditions import built_in
 from ntangent.pinn.indices import indices, up_to
 from ntangent.pinn.unknown import Unknown
+
+if TYPE_CHECKING:
+    from ntangent.pinn.scaling import Nondimensional
 
 Net = Callable[[Any], Any]
 Ansatz = Callable[[Net, Any], Any]
@@ -221,6 +224,30 @@ class Problem:
                 f"there is no equation {index}", f"the problem has {len(self.equations)}", "equation=0"
             )
         return make_equation(self.equations[index], self, f"equation[{index}]")
+
+    def nondimensionalise(
+        self,
+        *,
+        length: float | Mapping[str, float] = 1.0,
+        time: float = 1.0,
+        field: float | Mapping[str, float] = 1.0,
+        clock: str = "t",
+    ) -> Nondimensional:
+        """Return the equivalent problem in characteristic scales, and the way back.
+
+        Args:
+            length: size of all coordinates but ``clock``, or of each by name (1 for one not named).
+            time: size of ``clock``.
+            field: size of all fields, or of each by name (1 for one not named).
+            clock: name of the time coordinate; need not exist.
+
+        Raises:
+            ProblemError: if the domain is not a box or a condition is hard.
+            ArgumentError, UnknownNameError: if a size is not positive, or a name is none of the problem's.
+        """
+        from ntangent.pinn.scaling import nondimensionalise
+
+        return nondimensionalise(self, length=length, time=time, field=field, clock=clock)
 
     def outputs(self, net: Net, argument: Jet, name: str | None = None) -> Jet:
         """Return all fields (or the one with a network of its own) side by side as one series.
