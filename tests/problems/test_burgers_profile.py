@@ -108,7 +108,7 @@ def test_smoothness_rows_reach_order_2k_plus_1(k):
     problem, net = recipe.problem(), recipe.network()
     (block,) = problem.conditions[1].blocks(problem, F64, torch.device("cpu"))
     lam = torch.tensor(problem.unknowns["lam"].start, dtype=F64)
-    one = Pass(problem, [(0, block, slice(0, len(block.points)))], pooled=False)
+    one = Pass(problem, [[(0, block, slice(0, len(block.points)))]])
     ((_, rows),) = one.rows(net, lambda _: Parameters({"lam": lam}))
     rows = rows.detach()
     assert rows.shape == (2 * k + 2, recipe.near)

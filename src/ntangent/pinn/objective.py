@@ -49,6 +49,7 @@ class PinnObjective(Revisable):
         self.chunk = None if chunk is None else int(check_positive(chunk, "chunk", integer=True))
         self.parameters = [p for p in net.parameters() if p.requires_grad]
         self._sizes = [p.numel() for p in self.parameters]
+        self._own = sum(self._sizes)
         self.dtype, self.device = points.dtype, points.device
         if not self.parameters and not problem.unknowns:
             raise ProblemError(
@@ -107,7 +108,7 @@ class PinnObjective(Revisable):
             )
 
     def _split(self) -> int:
-        return sum(self._sizes)
+        return self._own
 
     @property
     def order(self) -> int:
@@ -332,12 +333,18 @@ class PinnObjective(Revisable):
         """
 
         def evaluate() -> Tensor:
-            rows = []
+            segments: dict[int, list[Tensor]] = {}
             for part, values in one.rows(self.net, self._parameters(leaves)):
                 scaled = self._scaled(part, values)
                 missing = len(part.block.points) - scaled.shape[1]
-                rows.append(torch.nn.functional.pad(scaled, (0, missing)) if missing else scaled)
-            return rows[0] if len(rows) == 1 else torch.cat(rows, 1 if one.pooled else 0)
+                rows = torch.nn.functional.pad(scaled, (0, missing)) if missing else scaled
+                segments.setdefault(part.segment, []).append(rows)
+            columns = []
+            for found in segments.values():
+                rows = found[0] if len(found) == 1 else torch.cat(found)
+                missing = one.height - len(rows)
+                columns.append(torch.nn.functional.pad(rows, (0, 0, 0, missing)) if missing else rows)
+            return columns[0] if len(columns) == 1 else torch.cat(columns, 1)
 
         return evaluate
 
@@ -375,16 +382,13 @@ class PinnObjective(Revisable):
 
 def _unfolded(one: Pass, values: Tensor, jacobian: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Split the rows of a pass into its blocks, with what several points contribute added up."""
-    row = 0
+    row, segment = 0, -1
     for part in one.parts:
         count, block = part.block.count, part.block
-        if one.pooled:
-            assert part.points is not None
-            yield part.index, values[:, part.points], jacobian[:, part.points]
-            continue
-        rows = slice(row, row + len(block.weights))
+        row, segment = (row if part.segment == segment else 0), part.segment
+        rows, points = slice(row, row + len(block.weights)), part.points or slice(None)
         row += len(block.weights)
-        r, j = values[rows], jacobian[rows]
+        r, j = values[rows, points], jacobian[rows, points]
         if block.fold > 1:
             r = r[:, :count]
             j = j.reshape(len(j), block.fold, count, -1).sum(1)

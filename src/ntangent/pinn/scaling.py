@@ -14,7 +14,7 @@ from torch import Tensor
 from ntangent._base.check import check_choice, check_positive
 from ntangent._base.errors import ProblemError
 from ntangent.pinn.arguments import at_points, bind
-from ntangent.pinn.domain import Box
+from ntangent.pinn.domains import Box
 from ntangent.pinn.equation import Block, Equation, Fields, residual_block
 from ntangent.pinn.field import Field, Parameters, Root
 from ntangent.pinn.indices import Indices
@@ -128,7 +128,7 @@ def _sizes(problem: Problem, block: Block) -> Tensor:
     total = torch.zeros(len(block.weights), dtype=block.points.dtype, device=block.points.device)
     p = Parameters({n: block.points.new_tensor(u.start) for n, u in problem.unknowns.items()})
     partial = any(problem.inputs(name) != problem.domain.names for name in problem.components)
-    one = Pass(problem, [(0, block, slice(0, block.count))], False)
+    one = Pass(problem, [[(0, block, slice(0, block.count))]])
     for k in range(_PHASES):
         phase = 2 * math.pi * k / _PHASES
         nets = {name: _wave(count, phase) for name, count in problem.components.items()}

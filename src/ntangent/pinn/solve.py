@@ -89,6 +89,7 @@ def solve(
     sampler = sampler or default_sampler(problem)
     weights = _sobolev_weights(sobolev)
     points = _collocation(sampler, problem.domain, dtype, device)
+    problem.check_network(net, dtype, device)
     rule = check_revision(weighting, resample, refine)
     objective = PinnObjective(problem, net, points, weights, equation_weights, chunk)
     if problem.reference is not None:
