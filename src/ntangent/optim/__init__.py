@@ -8,6 +8,7 @@ from ntangent.optim.adam import Adam
 from ntangent.optim.lbfgs import LBFGS
 from ntangent.optim.levenberg_marquardt import LevenbergMarquardt
 from ntangent.optim.line_search import LineSearchResult, strong_wolfe
+from ntangent.optim.polish import Polish
 from ntangent.optim.schedules import Cosine, ExponentialDecay, Schedule
 from ntangent.optim.ssbroyden import SSBFGS, SSBroyden
 
@@ -19,6 +20,7 @@ __all__ = [
     "ExponentialDecay",
     "LevenbergMarquardt",
     "LineSearchResult",
+    "Polish",
     "SSBroyden",
     "Schedule",
     "strong_wolfe",

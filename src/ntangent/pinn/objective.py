@@ -13,11 +13,13 @@ from torch.nn.utils import parameters_to_vector
 from ntangent._base.errors import ArgumentError, ProblemError
 from ntangent.jet.jacobian import batched_jacobian, per_point_jacobian
 from ntangent.pinn.conditions import Block, residual_block
+from ntangent.pinn.correction import Corrections
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.problem import Problem
+from ntangent.pinn.products import Products
 
 
-class PinnObjective:
+class PinnObjective(Corrections, Products):
     """loss(θ) = sum over blocks and components of weight · mean(residual²).
 
     θ is the network's trainable parameters in their own order, then one raw number per unknown.
@@ -38,7 +40,8 @@ class PinnObjective:
         sobolev: Sequence[float] = (),
         equation_weights: Sequence[float] | None = None,
     ) -> None:
-        self.problem, self.net = problem, net
+        self.problem, self.net, self.points = problem, net, points
+        self.weighting = (sobolev, equation_weights)
         self.parameters = [p for p in net.parameters() if p.requires_grad]
         self.dtype, self.device = points.dtype, points.device
         if not self.parameters and not problem.unknowns:
@@ -112,13 +115,19 @@ class PinnObjective:
         return theta[split:]
 
     def unknowns(self, theta: Tensor) -> dict[str, float]:
-        """Return the values of the unknowns at θ."""
-        raw = theta[self._split() :]
+        """Return the values of the unknowns at θ, which ends with them whatever the network is."""
+        raw = theta[len(theta) - len(self.problem.unknowns) :]
         return {n: float(u.value(raw[i])) for i, (n, u) in enumerate(self.problem.unknowns.items())}
 
     def _parameters(self, raw: Sequence[Tensor]) -> Parameters:
         pairs = zip(self.problem.unknowns.items(), raw, strict=True)
         return Parameters({name: unknown.value(q) for (name, unknown), q in pairs})
+
+    def rebuilt(self, net: nn.Module, points: Tensor) -> PinnObjective:
+        """Return the objective of the same problem with the same weights for another network and points."""
+        other = PinnObjective(self.problem, net, points, *self.weighting)
+        other.denser = self.denser
+        return other
 
     def _rows(self, block: Block, raw: Sequence[Tensor]) -> Tensor:
         """Return the weighted residuals of a block, shape (C, N)."""

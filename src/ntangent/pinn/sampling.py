@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Protocol
 
 import torch
@@ -20,6 +20,13 @@ class Sampler(Protocol):
     def points(self, domain: Box, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return points, shape (N, d)."""
         ...
+
+
+def denser(sampler: Sampler, times: int) -> Sampler:
+    """Return a sampler with ``times`` its ``n``, for one that has such a field, else the sampler itself."""
+    if is_dataclass(sampler) and any(f.name == "n" for f in fields(sampler)):
+        return replace(sampler, n=times * sampler.n)  # type: ignore[attr-defined]
+    return sampler
 
 
 def _scale(unit: Tensor, domain: Box) -> Tensor:

@@ -16,7 +16,7 @@ from ntangent._base.protocols import Stage
 from ntangent.pinn.domain import Box
 from ntangent.pinn.objective import PinnObjective, check_weights
 from ntangent.pinn.problem import Problem
-from ntangent.pinn.sampling import Chebyshev, Sampler
+from ntangent.pinn.sampling import Chebyshev, Sampler, denser
 from ntangent.pinn.solution import Solution, exact
 from ntangent.run import Callback, Outcome, Progress, RunFolder, run_config, train
 
@@ -57,7 +57,8 @@ def solve(
         seed: recorded in the configuration; the randomness of network and sampler is theirs.
 
     Returns:
-        The solution; its network is ``net``, trained in place.
+        The solution; its network is ``net``, trained in place, or, after a stage that corrects the
+        field, a module that holds a copy of ``net``.
 
     Raises:
         ProblemError, ArgumentError, DtypeError: if the arguments do not fit together.
@@ -70,6 +71,7 @@ def solve(
     weights = _sobolev_weights(sobolev)
     points = _collocation(sampler, problem.domain, dtype, device)
     objective = PinnObjective(problem, net, points, weights)
+    objective.denser = lambda times: _collocation(denser(sampler, times), problem.domain, dtype, device)
     if problem.reference is not None:
         # Now, not after the training: a reference of the wrong shape would lose the result.
         exact(problem, points[:3, 0], objective.order)
@@ -90,7 +92,9 @@ def solve(
         callbacks=[*callbacks, Progress(stages, quiet=not progress)],
         checkpoint_every=checkpoint_every, describe=objective.unknowns,
     )  # fmt: skip
-    return finish(objective, outcome, folder)
+    # A stage may have put another objective in its place, with a network that holds ``net``.
+    assert isinstance(outcome.objective, PinnObjective)
+    return finish(outcome.objective, outcome, folder)
 
 
 def finish(objective: PinnObjective, outcome: Outcome, folder: RunFolder | None) -> Solution:

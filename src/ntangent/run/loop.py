@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError, CheckpointError, ConvergenceError, RunFolderError
-from ntangent._base.protocols import Objective, Stage, State
+from ntangent._base.protocols import Objective, Preparing, Stage, State
 from ntangent.run.callbacks import Callback, EndRecord, Outcome, Record, StageRecord
 from ntangent.run.checkpoint import (
     Checkpoint,
@@ -53,7 +53,8 @@ def train(
 
     Args:
         stages: the optimisers, in order.
-        objective: what is minimised; a deterministic function of θ.
+        objective: what is minimised; a deterministic function of θ. A stage may put another one in
+            its place (``Preparing``); ``Outcome.objective`` is the last.
         theta: starting point, shape (P,).
         folder: where metrics and checkpoints go; None keeps the history in memory only.
         resume: continue from the newest good checkpoint (from the start when there is none yet).
@@ -64,7 +65,7 @@ def train(
         extra: returns what the caller must find again after a resume (states of generators,
             samplers, weights), as tensors and plain values.
         restore: takes what ``extra`` returned, before the first iteration of a resumed run.
-        describe: returns named numbers for the metrics (unknown parameters), given θ.
+        describe: returns named numbers for the metrics (unknown parameters), given θ of whichever stage.
 
     Raises:
         ArgumentError: an argument contradicts another one.
@@ -135,6 +136,7 @@ class _Training:
     iterations: list[int] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     history: list[Record] = field(default_factory=list)
+    entries: list[Tensor] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
     writer: MetricsWriter | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)
@@ -197,12 +199,23 @@ class _Training:
             )
         if restore is not None:
             restore(found.extra)
+        self._replay(found)
         self.theta, self.loss = found.state.theta, found.state.loss
         self.iterations, self.reasons = list(found.iterations), list(found.reasons)
         self.index = found.stage + 1 if found.finished else found.stage
         self.state = None if found.finished else found.state
         self.before = found.seconds
         return found.metrics_bytes
+
+    def _replay(self, found: Checkpoint) -> None:
+        """Change the objective as the stages that have begun did."""
+        changing = [stage for stage in self.stages[: found.stage + 1] if isinstance(stage, Preparing)]
+        for stage, theta in zip(changing, found.entries, strict=True):
+            self._prepare(stage, theta)
+
+    def _prepare(self, stage: Preparing, theta: Tensor) -> None:
+        self.entries.append(theta)
+        self.objective, self.theta = stage.prepare(self.objective, theta)
 
     def run(self) -> Outcome:
         """Run the stages that are left."""
@@ -221,6 +234,8 @@ class _Training:
         """Run one stage; return the reason if a callback ended the training."""
         state = self.state
         if state is None:
+            if isinstance(stage, Preparing):
+                self._prepare(stage, self.theta)
             state = self._accept(stage.begin(self.objective, self.theta))
             self.settled = True
             # At once: a state that cannot be stored should be known now, not hours later.
@@ -335,6 +350,7 @@ class _Training:
             seconds=self.seconds,
             config_hash=self.folder.config_hash,
             extra=dict(self.extra()) if self.extra is not None else {},
+            entries=self.entries,
         )
         save_checkpoint(self.folder.checkpoints, checkpoint)
         self.due = time.perf_counter() + self.checkpoint_every
@@ -342,7 +358,14 @@ class _Training:
     def _end(self, stopped: str | None) -> Outcome:
         """Close the files and tell the callbacks."""
         outcome = Outcome(
-            self.theta, self.loss, self.history, tuple(self.reasons), self.seconds, stopped, self.warnings
+            self.theta,
+            self.loss,
+            self.history,
+            tuple(self.reasons),
+            self.seconds,
+            stopped,
+            self.warnings,
+            self.objective,
         )
         if self.writer is not None:
             # After the last checkpoint's size, so that a resume cuts this line off again.
