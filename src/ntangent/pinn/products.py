@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ntangent._base.protocols import Linearisation
+from ntangent.jet.implicit import implicit_jacobian
 
 if TYPE_CHECKING:
+    from ntangent.pinn.conditions import Block
     from ntangent.pinn.problem import Problem
 
 
@@ -19,6 +21,8 @@ class Products:
 
     problem: Problem
     parameters: list[Tensor]
+    blocks: list[Block]
+    _structured: bool | None
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -26,11 +30,33 @@ class Products:
         return [tuple(p.shape) for p in self.parameters] + [()] * len(self.problem.unknowns)
 
     def linearise(self, theta: Tensor) -> Linearisation:
-        """Return the residual at θ and products with its Jacobian J; they hold until θ is changed.
+        """Return the residual at θ and products with its Jacobian; they hold until θ is changed.
 
-        J' w is one backward pass. J v is one too, through the graph of a backward pass that is made
-        here once: J' w is linear in w, and J v is its transpose applied to v.
+        While the network is a chain of linear layers over independent points, the Jacobian is kept as
+        factors, and a product costs about one pass through the network. Else J' w is a backward pass,
+        and J v one through the graph of a backward pass.
         """
+        if self._structured is None:
+            self._structured = self._structure_holds(theta)
+        return self._factored(theta) if self._structured else self._twice_backward(theta)
+
+    def _factored(self, theta: Tensor) -> Linearisation:
+        raw = self.load(theta)
+        parts = []
+        for block in self.blocks:
+            leaves = [q.detach().expand(len(block.points), 1).clone().requires_grad_() for q in raw]
+            part = implicit_jacobian(self._evaluation(block, leaves), self.parameters, leaves)
+            assert part is not None
+            parts.append(part)
+        sizes = [part.rows.numel() for part in parts]
+        return Linearisation(
+            torch.cat([part.rows.reshape(-1) for part in parts]),
+            lambda v: torch.cat([part.push(v) for part in parts]),
+            lambda w: sum((p.pull(x) for p, x in zip(parts, w.split(sizes), strict=True)), theta.new_zeros(())),
+        )
+
+    def _twice_backward(self, theta: Tensor) -> Linearisation:
+        """J' w is linear in w; J v is the transpose of that map, applied to v."""
         raw = self.load(theta).detach().clone().requires_grad_()
         inputs = [*self.parameters, raw]
         with torch.enable_grad():
@@ -52,6 +78,8 @@ class Products:
 
         def load(self, theta: Tensor) -> Tensor: ...
         def _vector(self, raw: Sequence[Tensor]) -> Tensor: ...
+        def _structure_holds(self, theta: Tensor) -> bool: ...
+        def _evaluation(self, block: Block, leaves: Sequence[Tensor]) -> Callable[[], Tensor]: ...
 
 
 def _flat(grads: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> Tensor:
