@@ -104,7 +104,11 @@ def main() -> None:
     lines = summarise(rows, options.goal)
     show(lines)
     if options.out:
-        machine = {"machine": platform.machine(), "python": platform.python_version(), "torch": torch.__version__}
+        machine = {
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        }
         document = {**machine, "goal": options.goal, "threads": options.threads, "table": lines, "runs": rows}
         options.out.write_text(json.dumps(document, indent=1) + "\n")
 

@@ -55,7 +55,9 @@ class Funnel:
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Stage):
             raise DtypeError(
-                f"inner is {self.inner!r}", "it is the stage that trains", "Funnel(LevenbergMarquardt(50), -1)"
+                f"inner is {self.inner!r}",
+                "it is the stage that trains",
+                "Funnel(LevenbergMarquardt(50), -1)",
             )
         for name in ("signal", "unknown"):
             value = getattr(self, name)
@@ -82,7 +84,9 @@ class Funnel:
         rows = len(objective.residuals(theta))
         for name, index, length in (("unknown", self.unknown, len(theta)), ("signal", self.signal, rows)):
             if not -length <= index < length:
-                raise ArgumentError(f"{name}={index} is outside a vector of length {length}", "", f"{name}=-1")
+                raise ArgumentError(
+                    f"{name}={index} is outside a vector of length {length}", "", f"{name}=-1"
+                )
         return self._begin_round(objective, theta, {"tried": [], "read": [], "before": 0}, {})
 
     def step(self, objective: Objective, state: State) -> State:
@@ -93,7 +97,8 @@ class Funnel:
         view = self._view(objective, memory["q"], state.theta)
         hidden = view.hide(state)
         inner = self.inner.step(
-            view, State(hidden.theta, hidden.loss, state.iteration - memory["before"], hidden.memory, {}, None)
+            view,
+            State(hidden.theta, hidden.loss, state.iteration - memory["before"], hidden.memory, {}, None),
         )
         done = memory["before"] + inner.iteration
         shown = view.show(inner, memory)

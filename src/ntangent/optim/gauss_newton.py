@@ -109,7 +109,11 @@ class GaussNewton:
         }
         stop = verdict(point.loss, size, self.tolerance, 0, self.iterations)
         return State(
-            point.theta, point.loss, memory=memory, info={"gradient_norm": size, "evaluations": 1.0}, stop=stop
+            point.theta,
+            point.loss,
+            memory=memory,
+            info={"gradient_norm": size, "evaluations": 1.0},
+            stop=stop,
         )
 
     def step(self, objective: Objective, state: State) -> State:
@@ -203,8 +207,6 @@ class GaussNewton:
         def precondition(v: Tensor) -> Tensor:
             return v if found is None else found.precondition(v, mu)
 
-        solved = conjugate_gradients(
-            gram, b, mu, precondition, accuracy=self.accuracy, budget=self.products
-        )
+        solved = conjugate_gradients(gram, b, mu, precondition, accuracy=self.accuracy, budget=self.products)
         info = {"inner_iterations": float(solved.products), "inner_residual": solved.residual}
         return _Direction(gram.step(solved.y), products + 2 * solved.products, info)

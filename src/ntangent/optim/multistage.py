@@ -63,7 +63,9 @@ class MultiStage:
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Stage):
             raise DtypeError(
-                f"inner is {self.inner!r}", "it is the stage that trains", "MultiStage(LevenbergMarquardt(200))"
+                f"inner is {self.inner!r}",
+                "it is the stage that trains",
+                "MultiStage(LevenbergMarquardt(200))",
             )
         for name in ("width", "depth", "density"):
             check_positive(getattr(self, name), name, integer=True)

@@ -217,10 +217,11 @@ def _eigenvectors(a: Tensor | None) -> Tensor | None:
     if a is None:
         return None
     try:
-        return torch.linalg.eigh(a)[1].flip(1)
+        vectors: Tensor = torch.linalg.eigh(a)[1].flip(1)
     except LinAlgError as error:
         raise ConvergenceError(
             f"the eigenvectors of a gradient's average could not be found: {error}",
             "its entries are finite but too badly scaled",
             "SOAP(largest=1)  # which is Adam",
         ) from error
+    return vectors

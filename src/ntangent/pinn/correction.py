@@ -75,7 +75,7 @@ class Frame:
     def layer(self, weight: Tensor, shift: Tensor) -> nn.Linear:
         """Return the affine map z -> weight·z + shift of the coordinates z in [-1, 1], as one of x."""
         scaled = weight / self.half
-        layer = nn.Linear(*reversed(scaled.shape), dtype=scaled.dtype, device=scaled.device)
+        layer = nn.Linear(scaled.shape[1], scaled.shape[0], dtype=scaled.dtype, device=scaled.device)
         with torch.no_grad():
             layer.weight.copy_(scaled)
             layer.bias.copy_(shift - scaled @ self.centre)
@@ -262,10 +262,9 @@ class Corrections:
         return rows
 
     if TYPE_CHECKING:
-
-        def rebuilt(self, net: nn.Module, points: Tensor) -> PinnObjective: ...
-        def load(self, theta: Tensor) -> Tensor: ...
-        def start(self) -> Tensor: ...
+        rebuilt: Callable[[nn.Module, Tensor], PinnObjective]
+        load: Callable[[Tensor], Tensor]
+        start: Callable[[], Tensor]
 
 
 def _outputs(net: nn.Module, points: Tensor) -> int:

@@ -52,7 +52,9 @@ class Products:
         return Linearisation(
             torch.cat([part.rows.reshape(-1) for part in parts]),
             lambda v: torch.cat([part.push(v) for part in parts]),
-            lambda w: sum((p.pull(x) for p, x in zip(parts, w.split(sizes), strict=True)), theta.new_zeros(())),
+            lambda w: sum(
+                (p.pull(x) for p, x in zip(parts, w.split(sizes), strict=True)), theta.new_zeros(())
+            ),
         )
 
     def _twice_backward(self, theta: Tensor) -> Linearisation:
@@ -75,11 +77,10 @@ class Products:
         return Linearisation(r.detach(), jvp, vjp)
 
     if TYPE_CHECKING:
-
-        def load(self, theta: Tensor) -> Tensor: ...
-        def _vector(self, raw: Sequence[Tensor]) -> Tensor: ...
-        def _structure_holds(self, theta: Tensor) -> bool: ...
-        def _evaluation(self, block: Block, leaves: Sequence[Tensor]) -> Callable[[], Tensor]: ...
+        load: Callable[[Tensor], Tensor]
+        _vector: Callable[[Sequence[Tensor]], Tensor]
+        _structure_holds: Callable[[Tensor], bool]
+        _evaluation: Callable[[Block, Sequence[Tensor]], Callable[[], Tensor]]
 
 
 def _flat(grads: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> Tensor:

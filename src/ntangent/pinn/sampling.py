@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,10 +22,14 @@ class Sampler(Protocol):
         ...
 
 
-def denser(sampler: Sampler, times: int) -> Sampler:
+def denser(sampler: Any, times: int) -> Any:
     """Return a sampler with ``times`` its ``n``, for one that has such a field, else the sampler itself."""
-    if is_dataclass(sampler) and any(f.name == "n" for f in fields(sampler)):
-        return replace(sampler, n=times * sampler.n)  # type: ignore[attr-defined]
+    if (
+        is_dataclass(sampler)
+        and not isinstance(sampler, type)
+        and any(f.name == "n" for f in fields(sampler))
+    ):
+        return replace(sampler, n=times * sampler.n)
     return sampler
 
 

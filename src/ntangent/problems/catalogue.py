@@ -12,7 +12,6 @@ from ntangent._base.protocols import Stage
 from ntangent._base.registry import Registry
 from ntangent.pinn import Problem, Sampler, Solution, solve
 
-
 _log = logging.getLogger("ntangent.problems")
 
 
