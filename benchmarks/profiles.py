@@ -70,15 +70,19 @@ def summarise(rows: list[dict[str, Any]], goal: float) -> list[dict[str, Any]]:
     return lines
 
 
-def show(lines: list[dict[str, Any]]) -> None:
-    """Print the table."""
-    print(" k start  right  said  again  |dλ| median / worst    max|dU| median / worst  CPU s median / worst")
+def show(lines: list[dict[str, Any]], heading: bool) -> None:
+    """Print lines of the table, at once: a long run shows how far it is."""
+    if heading:
+        print(
+            " k start  right  said  again  |dλ| median / worst    max|dU| median / worst  CPU s median / worst"
+        )
     for x in lines:
         print(
             f"{x['k']:2d} {x['start']:5.2f}  {x['right']:2d}/{x['runs']:<2d}  {x['wrong_and_said_so']:4d}"
             f"  {x['restarted']:5d}  {x['lambda_error_median']:.1e} / {x['lambda_error_worst']:.1e}"
             f"      {x['max_error_U_median']:.1e} / {x['max_error_U_worst']:.1e}"
-            f"       {x['seconds_median']:6.2f} / {x['seconds_worst']:.2f}"
+            f"       {x['seconds_median']:6.2f} / {x['seconds_worst']:.2f}",
+            flush=True,
         )
 
 
@@ -95,14 +99,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.getLogger("ntangent").setLevel(logging.ERROR)
-    rows = [
-        measure(int(k), seed, float(start), options.method)
-        for k in options.profiles.split(",")
-        for start in options.starts.split(",")
-        for seed in range(options.seeds)
-    ]
+    rows: list[dict[str, Any]] = []
+    for k in options.profiles.split(","):
+        begun = len(rows)
+        for start in options.starts.split(","):
+            rows += [measure(int(k), seed, float(start), options.method) for seed in range(options.seeds)]
+        show(summarise(rows[begun:], options.goal), heading=begun == 0)
     lines = summarise(rows, options.goal)
-    show(lines)
     if options.out:
         machine = {
             "machine": platform.machine(),

@@ -20,7 +20,7 @@ def random(*shape, seed=0):
 class Matrix(LeastSquares):
     """|A W B - C|² of one matrix and a vector, in rotated coordinates W = left' V right."""
 
-    shapes = [(M, N), (2,)]
+    shapes = ((M, N), (2,))
 
     def __init__(self, left=None, right=None):
         a, b, c = random(5, M), random(N, 6, seed=1), random(5, 6, seed=2)
@@ -135,6 +135,6 @@ def test_refuses():
     with pytest.raises(DtypeError):
         SOAP(10, schedule=0.5)
     wrong = Matrix()
-    wrong.shapes = [(M, N)]
+    wrong.shapes = ((M, N),)
     with pytest.raises(ShapeError, match="do not make up"):
         SOAP(10).begin(wrong, START)

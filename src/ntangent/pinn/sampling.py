@@ -24,12 +24,9 @@ class Sampler(Protocol):
 
 def denser(sampler: Any, times: int) -> Any:
     """Return a sampler with ``times`` its ``n``, for one that has such a field, else the sampler itself."""
-    if (
-        is_dataclass(sampler)
-        and not isinstance(sampler, type)
-        and any(f.name == "n" for f in fields(sampler))
-    ):
-        return replace(sampler, n=times * sampler.n)
+    if is_dataclass(sampler) and "n" in (f.name for f in fields(sampler)):
+        more: dict[str, Any] = {"n": times * vars(sampler)["n"]}
+        return replace(sampler, **more)  # type: ignore[type-var]
     return sampler
 
 
