@@ -169,7 +169,9 @@ def _layers(call: _Linear | _Network, columns: dict[int, slice]) -> _Layers | No
     if isinstance(call, _Linear):
         return _Layers([call], call.output)
     maps: list[_Linear] = []
-    y = differentiable.fill_rows(call.input.detach(), 1 + call.order * call.directions)
+    structure, order = call.directions, call.order
+    rows = 1 + order * structure if isinstance(structure, int) else structure.rows(order)
+    y = differentiable.fill_rows(call.input.detach(), rows)
     net = call.net
     with torch.enable_grad():
         for weight, bias, row in zip(net.weights, net.biases, net.activations, strict=True):

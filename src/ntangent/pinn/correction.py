@@ -161,6 +161,17 @@ class Corrections:
     # Returns about n times as many points as the objective has; set by whoever knows how they were
     # chosen. Without it the points stay as they are.
     denser: Callable[[int], Tensor] | None = None
+    # What a stage has put in its place.
+    successor: PinnObjective | None = None
+
+    @property
+    def latest(self) -> PinnObjective:
+        """The objective that the last stage has put in the place of this one, or this one."""
+        found: Any = self
+        while found.successor is not None:
+            found = found.successor
+        result: PinnObjective = found
+        return result
 
     def with_features(
         self, theta: Tensor, *, count: int, slope: float, density: int, seed: int
@@ -175,10 +186,14 @@ class Corrections:
             seed: seed of the features.
         """
         base, points = self._frozen(theta), self._more_points(density)
-        outputs = _outputs(base, points)
-        features = random_features(points, outputs, count, slope, seed)
-        corrected = self.rebuilt(Corrected(base, features), points)
-        return corrected, torch.cat([theta.new_zeros(count * outputs), self._unknowns(theta)])
+        net = _corrected(
+            base, lambda part, i: random_features(points, _outputs(part, points), count, slope, seed + i)
+        )
+        self.successor = corrected = self.rebuilt(net, points)
+        start = corrected.start()
+        start[:] = 0.0
+        start[len(start) - len(self.problem.unknowns) :] = self._unknowns(theta)
+        return corrected, start
 
     def with_network(
         self, theta: Tensor, *, width: int, depth: int, frequency: float | None, density: int, seed: int
@@ -197,17 +212,19 @@ class Corrections:
         base, points = self._frozen(theta), self._more_points(density)
         if frequency is None:
             frequency = 3.0 * self._sign_changes(theta)
-        correction = second_network(points, _outputs(base, points), (width, depth), frequency, seed)
-        net = Corrected(base, correction)
-        corrected = self.rebuilt(net, points)
-        start = corrected.start()
-        unknowns = self._unknowns(theta)
+        half_waves, sizes = frequency, (width, depth)
+        net = _corrected(
+            base, lambda part, i: second_network(points, _outputs(part, points), sizes, half_waves, seed + i)
+        )
+        self.successor = corrected = self.rebuilt(net, points)
+        start, unknowns = corrected.start(), self._unknowns(theta)
         start[len(start) - len(unknowns) :] = unknowns
-        net.amplitude = _amplitude(corrected, net, start)
+        _set_amplitude(corrected, start)
         with torch.no_grad():  # the correction begins at zero, the frozen field untouched
-            last = correction[-1]
-            assert isinstance(last, nn.Linear)
-            last.weight.zero_()
+            for part in _corrections(net):
+                last = list(part.correction.modules())[-1]
+                assert isinstance(last, nn.Linear)
+                last.weight.zero_()
         zeroed = corrected.start()
         zeroed[len(start) - len(unknowns) :] = unknowns
         return corrected, zeroed
@@ -219,7 +236,9 @@ class Corrections:
         It is 1, but for the unknowns beside a correction of amplitude ε, which move by about ε.
         """
         ones = torch.ones_like(self.start())
-        ones[len(ones) - len(self.problem.unknowns) :] = getattr(self.net, "amplitude", 1.0)
+        ones[len(ones) - len(self.problem.unknowns) :] = min(
+            (part.amplitude for part in _corrections(self.net)), default=1.0
+        )
         return ones
 
     def _frozen(self, theta: Tensor) -> nn.Module:
@@ -253,13 +272,8 @@ class Corrections:
 
     def _equation_rows(self, theta: Tensor, points: Tensor) -> list[Tensor]:
         """Return the residual of each equation at points, shape (N,) each, up to a factor."""
-        other = self.rebuilt(self.net, points)
-        r = other.residuals(theta)
-        rows, begin = [], 0
-        for block in other.blocks[: len(self.problem.equations)]:
-            rows.append(r[begin : begin + len(points)])
-            begin += len(block.weights) * len(points)
-        return rows
+        blocks = self.rebuilt(self.net, points).rows(theta)
+        return [rows[0] for rows in list(blocks.values())[: len(self.problem.equations)]]
 
     if TYPE_CHECKING:
         rebuilt: Callable[[nn.Module, Tensor], PinnObjective]
@@ -272,16 +286,33 @@ def _outputs(net: nn.Module, points: Tensor) -> int:
         return int(net(points[:1]).shape[-1])
 
 
-def _amplitude(objective: PinnObjective, net: Corrected, theta: Tensor) -> float:
-    """Return the ε at which ε·correction changes the residual by its own size, a power of two.
+def _corrected(base: nn.Module, make: Callable[[nn.Module, int], nn.Module]) -> nn.Module:
+    """Return a network with its correction; several networks, by field, are corrected one by one."""
+    if isinstance(base, nn.ModuleDict):
+        parts = enumerate(base.items())
+        return nn.ModuleDict({name: Corrected(part, make(part, i)) for i, (name, part) in parts})
+    return Corrected(base, make(base, 0))
+
+
+def _corrections(net: nn.Module) -> list[Corrected]:
+    """Return the outermost corrections of a network, not those inside what they correct."""
+    found = net.values() if isinstance(net, nn.ModuleDict) else [net]
+    return [part for part in found if isinstance(part, Corrected)]
+
+
+def _set_amplitude(objective: PinnObjective, theta: Tensor) -> None:
+    """Set the ε at which ε·correction changes the residual by its own size, a power of two.
 
     The change is linear in small ε, so one difference tells its rate. It is Wang & Lai's
     ε = rms(R) / (β (2π f)^m), with the operator's size β, frequency f and order m found by trying.
     """
     step = torch.finfo(objective.dtype).eps ** 0.5
-    values = []
-    for net.amplitude in (0.0, step):
+    parts, values = _corrections(objective.net), []
+    for amplitude in (0.0, step):
+        for part in parts:
+            part.amplitude = amplitude
         values.append(objective.residuals(theta))
     rate, size = float((values[1] - values[0]).norm()) / step, float(values[0].norm())
-    # A power of two scales without rounding.
-    return 2.0 ** round(math.log2(size / rate)) if size > 0 and rate > 0 else 1.0
+    for part in parts:
+        # A power of two scales without rounding.
+        part.amplitude = 2.0 ** round(math.log2(size / rate)) if size > 0 and rate > 0 else 1.0

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ntangent._base.protocols import Linearisation
-from ntangent.jet.implicit import implicit_jacobian
+from ntangent.jet.implicit import ImplicitJacobian, implicit_jacobian
 
 if TYPE_CHECKING:
-    from ntangent.pinn.conditions import Block
+    from ntangent.pinn.equation import Block
+    from ntangent.pinn.passes import Pass
     from ntangent.pinn.problem import Problem
 
 
@@ -23,6 +24,7 @@ class Products:
     parameters: list[Tensor]
     blocks: list[Block]
     _structured: bool | None
+    _passes: list[Pass]
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -38,24 +40,33 @@ class Products:
         """
         if self._structured is None:
             self._structured = self._structure_holds(theta)
-        return self._factored(theta) if self._structured else self._twice_backward(theta)
+        # A residual of several points is no row of one pass.
+        single = all(block.fold == 1 for block in self.blocks)
+        return self._factored(theta) if self._structured and single else self._twice_backward(theta)
 
     def _factored(self, theta: Tensor) -> Linearisation:
         raw = self.load(theta)
-        parts = []
-        for block in self.blocks:
-            leaves = [q.detach().expand(len(block.points), 1).clone().requires_grad_() for q in raw]
-            part = implicit_jacobian(self._evaluation(block, leaves), self.parameters, leaves)
+        parts: list[ImplicitJacobian] = []
+        places: list[list[Tensor]] = [[] for _ in self.blocks]
+        total = 0
+        for one in self._passes:
+            leaves = [q.detach().expand(len(one.points), 1).clone().requires_grad_() for q in raw]
+            part = implicit_jacobian(self._matrix(one, leaves), self.parameters, leaves)
             assert part is not None
+            for index, positions in self._places(one, part.rows):
+                places[index].append(total + positions)
+            total += part.rows.numel()
             parts.append(part)
+        # The residual vector goes block by block, the passes hold several blocks or parts of one.
+        order = torch.cat([torch.cat(found, 1).reshape(-1) for found in places])
         sizes = [part.rows.numel() for part in parts]
-        return Linearisation(
-            torch.cat([part.rows.reshape(-1) for part in parts]),
-            lambda v: torch.cat([part.push(v) for part in parts]),
-            lambda w: sum(
-                (p.pull(x) for p, x in zip(parts, w.split(sizes), strict=True)), theta.new_zeros(())
-            ),
-        )
+
+        def vjp(w: Tensor) -> Tensor:
+            spread = w.new_zeros(total).index_put((order,), w).split(sizes)
+            return torch.stack([part.pull(piece) for part, piece in zip(parts, spread, strict=True)]).sum(0)
+
+        residual = torch.cat([part.rows.reshape(-1) for part in parts])[order]
+        return Linearisation(residual, lambda v: torch.cat([part.push(v) for part in parts])[order], vjp)
 
     def _twice_backward(self, theta: Tensor) -> Linearisation:
         """J' w is linear in w; J v is the transpose of that map, applied to v."""
@@ -80,7 +91,8 @@ class Products:
         load: Callable[[Tensor], Tensor]
         _vector: Callable[[Sequence[Tensor]], Tensor]
         _structure_holds: Callable[[Tensor], bool]
-        _evaluation: Callable[[Block, Sequence[Tensor]], Callable[[], Tensor]]
+        _places: Callable[[Pass, Tensor], list[tuple[int, Tensor]]]
+        _matrix: Callable[[Pass, Sequence[Tensor]], Callable[[], Tensor]]
 
 
 def _flat(grads: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> Tensor:
