@@ -106,7 +106,9 @@ def _maps(data: RunData, palette: Palette, rows: list[list[Panel]]) -> Any:
                 axes.set_visible(False)
                 continue
             title, values, sizes = panel
-            shown = np.where(inside, values, np.nan)[(slice(None), slice(None), *middle)]
+            shown = np.where(inside, values, np.nan)
+            for place in reversed(middle):
+                shown = shown[..., place]
             _map(axes, x, y, shown, sizes, palette)
             dress(axes, palette, title=title + note, xlabel=symbol(first), ylabel=symbol(second))
             axes.grid(False)

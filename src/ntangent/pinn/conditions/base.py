@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -20,6 +21,7 @@ from ntangent.pinn.field import Parameters
 from ntangent.pinn.indices import MultiIndex
 
 FACE_POINTS = 64
+GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @runtime_checkable
@@ -42,6 +44,8 @@ class Place:
 class Draws:
     """Unit-cube points for boundaries: equidistant along a line, Sobol points otherwise.
 
+    Each call gives other points: along a line they are shifted by the golden ratio.
+
     Args:
         seed: of the scrambling.
     """
@@ -49,13 +53,16 @@ class Draws:
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self._engines: dict[int, Any] = {}
+        self._shift = 0.5
 
     def __call__(self, count: int, dimension: int) -> Tensor:
         """Return the next points, shape (count, dimension), float64."""
         if dimension == 0:
             return torch.zeros(count, 0, dtype=torch.float64)
         if dimension == 1:
-            return ((torch.arange(count, dtype=torch.float64) + 0.5) / max(count, 1))[:, None]
+            line = (torch.arange(count, dtype=torch.float64) + self._shift) / max(count, 1)
+            self._shift = (self._shift + GOLDEN) % 1.0
+            return line[:, None]
         if dimension not in self._engines:
             self._engines[dimension] = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=self.seed)
         points: Tensor = self._engines[dimension].draw(count, dtype=torch.float64)
