@@ -47,6 +47,8 @@ LAZY = {
     (None, "mpmath"): "extra `diagnose`; elsewhere an oracle",
     (None, "hypothesis"): "in the test extra only",
     (None, "triton"): "absent on most machines",
+    ("pinn", "ntangent.pinn"): "Problem.nondimensionalise() makes another Problem",
+    ("run", "torch"): "torch.utils.tensorboard, which needs the extra `tensorboard`",
     ("_base", "resource"): "absent on Windows",
     ("pinn", "ntangent.report"): "Solution.report() is the one call upwards",
     ("cli", "ntangent.cli"): "the entry point first makes sure that the extra `cli` is there",

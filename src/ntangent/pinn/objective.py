@@ -18,9 +18,10 @@ from ntangent.pinn.equation import Block, residual_block
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.passes import Part, Pass, plan
 from ntangent.pinn.problem import Problem
+from ntangent.pinn.revisable import Revisable
 
 
-class PinnObjective:
+class PinnObjective(Revisable):
     """loss(θ) = sum over blocks and rows of weight · mean(factor · residual²).
 
     θ is the network's trainable parameters in their own order, then one raw number per unknown.
@@ -66,7 +67,6 @@ class PinnObjective:
             blocks.extend(condition.blocks(problem, self.dtype, self.device))
         self.points = points
         self.blocks = _numbered(blocks)
-        self.version = 0
         self._factors: dict[str, Tensor] = {}
         self._structured: bool | None = None
         self._arrange()
@@ -162,7 +162,7 @@ class PinnObjective:
                 )
             self._factors[name] = factor
         self._scales = [self._scale(block) for block in self.blocks]
-        self.version += 1
+        self._changed()
 
     def set_points(self, points: Tensor) -> None:
         """Replace the collocation points of the equations, shape (N, d).
@@ -183,7 +183,7 @@ class PinnObjective:
                 factor = self._factors.get(block.name)
                 if factor is not None and factor.ndim and factor.shape[-1] > 1:
                     del self._factors[block.name]
-        self.version += 1
+        self._changed()
         self._arrange()
 
     # --- the flat vector -----------------------------------------------------------------------------
@@ -245,7 +245,12 @@ class PinnObjective:
         return torch.cat([rows.reshape(-1) for rows in self._pieces(raw)])
 
     def rows(self, theta: Tensor) -> dict[str, Tensor]:
-        """Return the residuals of every block, unweighted, shape (C, n) each."""
+        """Return the residuals of every block, unweighted, shape (C, n) each, detached.
+
+        Those of the last gradient are kept: at its θ, the same tensor, this costs nothing.
+        """
+        if (known := self._known_rows(theta)) is not None:
+            return known
         with torch.no_grad():
             pieces = self._pieces(list(self.load(theta)), weighted=False)
         return {block.name: rows for block, rows in zip(self.blocks, pieces, strict=True)}
@@ -257,9 +262,9 @@ class PinnObjective:
 
     def terms(self, theta: Tensor) -> dict[str, float]:
         """Return each block's share of the loss."""
-        with torch.no_grad():
-            pieces = self._pieces(list(self.load(theta)))
-        return {b.name: float(rows.square().sum()) for b, rows in zip(self.blocks, pieces, strict=True)}
+        pieces = self.rows(theta).values()
+        scaled = [rows * factor for rows, factor in zip(pieces, self._scales, strict=True)]
+        return {b.name: float(rows.square().sum()) for b, rows in zip(self.blocks, scaled, strict=True)}
 
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient, shape (P,); one forward and one backward pass.
@@ -269,8 +274,11 @@ class PinnObjective:
         raw = self.load(theta).detach().clone().requires_grad_()
         if self.chunk is None:
             with torch.enable_grad():
-                r = self._vector(raw.unbind(0) if len(raw) else ())
+                pieces = self._pieces(raw.unbind(0) if len(raw) else (), weighted=False)
+                scaled = [rows * factor for rows, factor in zip(pieces, self._scales, strict=True)]
+                r = torch.cat([rows.reshape(-1) for rows in scaled])
                 loss = r @ r
+            self._keep_rows(theta, pieces)
             return loss.detach(), self._gradient(loss, raw)
         total, gradient = theta.new_zeros(()), torch.zeros_like(theta)
         for one in self._passes:

@@ -106,9 +106,8 @@ def _maps(data: RunData, palette: Palette, rows: list[list[Panel]]) -> Any:
                 axes.set_visible(False)
                 continue
             title, values, sizes = panel
-            shown = np.where(inside, values, np.nan)
-            for place in reversed(middle):
-                shown = shown[..., place]
+            index: Any = (slice(None), slice(None), *middle)
+            shown = np.where(inside, values, np.nan)[index]
             _map(axes, x, y, shown, sizes, palette)
             dress(axes, palette, title=title + note, xlabel=symbol(first), ylabel=symbol(second))
             axes.grid(False)

@@ -15,13 +15,12 @@ from ntangent._base.check import check_order, check_positive
 from ntangent._base.errors import ArgumentError, ProblemError, ShapeError
 from ntangent._base.registry import nearest_names
 from ntangent.pinn.arguments import at_points, numbers, per_component
-from ntangent.pinn.domain import Box
+from ntangent.pinn.domains import Box
 from ntangent.pinn.equation import Block, Demand, Fields
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.indices import MultiIndex
 
 FACE_POINTS = 64
-GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @runtime_checkable
@@ -44,8 +43,6 @@ class Place:
 class Draws:
     """Unit-cube points for boundaries: equidistant along a line, Sobol points otherwise.
 
-    Each call gives other points: along a line they are shifted by the golden ratio.
-
     Args:
         seed: of the scrambling.
     """
@@ -53,16 +50,16 @@ class Draws:
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self._engines: dict[int, Any] = {}
-        self._shift = 0.5
+        self._lines = 0
 
     def __call__(self, count: int, dimension: int) -> Tensor:
         """Return the next points, shape (count, dimension), float64."""
         if dimension == 0:
             return torch.zeros(count, 0, dtype=torch.float64)
         if dimension == 1:
-            line = (torch.arange(count, dtype=torch.float64) + self._shift) / max(count, 1)
-            self._shift = (self._shift + GOLDEN) % 1.0
-            return line[:, None]
+            # Each further line is shifted, by the golden ratio: its points fall between the others.
+            shift, self._lines = self._lines * (math.sqrt(5) - 1) / 2, self._lines + 1
+            return (((torch.arange(count, dtype=torch.float64) + 0.5 + shift) / max(count, 1)) % 1.0)[:, None]
         if dimension not in self._engines:
             self._engines[dimension] = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=self.seed)
         points: Tensor = self._engines[dimension].draw(count, dtype=torch.float64)
