@@ -50,7 +50,7 @@ class PinnObjective(Corrections, Products, Revisable):
         self.problem, self.net = problem, net
         self.settings = (sobolev, equation_weights, chunk)
         self.chunk = None if chunk is None else int(check_positive(chunk, "chunk", integer=True))
-        self.parameters = [p for p in net.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in net.parameters() if p.requires_grad]
         self._sizes = [p.numel() for p in self.parameters]
         self._own = sum(self._sizes)
         self.dtype, self.device = points.dtype, points.device
@@ -204,8 +204,10 @@ class PinnObjective(Corrections, Products, Revisable):
         split = self._split()
         with torch.no_grad():
             # A copy: parameters that were views of θ would change every state that holds it.
-            for p, values in zip(self.parameters, theta[:split].split(self._sizes), strict=True):
-                p.copy_(values.view_as(p))
+            if self.parameters:
+                pieces = theta[:split].split(self._sizes)
+                shaped = [values.view_as(p) for p, values in zip(self.parameters, pieces, strict=True)]
+                torch._foreach_copy_(self.parameters, shaped)
         return theta[split:]
 
     def unknowns(self, theta: Tensor) -> dict[str, float]:
