@@ -19,7 +19,7 @@ from ntangent.operators import partial as partial
 __version__ = "0.1.0"
 
 # Imported at their first use, so that `import ntangent` stays light.
-_NAMESPACES = ("extend", "nn", "optim", "pinn", "problems", "run", "testing")
+_NAMESPACES = ("extend", "nn", "ode", "optim", "pinn", "problems", "run", "testing")
 
 
 def __getattr__(name: str) -> ModuleType:

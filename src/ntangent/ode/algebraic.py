@@ -83,7 +83,7 @@ class Algebraic:
             return Algebraic(self.field, (Fraction(other), *(Fraction(0),) * (self.field.degree - 1)))
         return None
 
-    def __add__(self, other: Number) -> Algebraic:
+    def __add__(self, other: Operand) -> Algebraic:
         lifted = self._lift(other)
         if lifted is None:
             return NotImplemented
@@ -95,13 +95,13 @@ class Algebraic:
     def __neg__(self) -> Algebraic:
         return Algebraic(self.field, tuple(-a for a in self.coefficients))
 
-    def __sub__(self, other: Number) -> Algebraic:
+    def __sub__(self, other: Operand) -> Algebraic:
         return self + (-other)
 
-    def __rsub__(self, other: Number) -> Algebraic:
+    def __rsub__(self, other: Operand) -> Algebraic:
         return -self + other
 
-    def __mul__(self, other: Number) -> Algebraic:
+    def __mul__(self, other: Operand) -> Algebraic:
         if isinstance(other, int | Fraction):
             return Algebraic(self.field, tuple(a * other for a in self.coefficients))
         lifted = self._lift(other)
@@ -141,12 +141,12 @@ class Algebraic:
                     rows[k] = [a - rows[k][i] * b for a, b in zip(rows[k], rows[i], strict=True)]
         return Algebraic(self.field, tuple(row[-1] for row in rows))
 
-    def __truediv__(self, other: Number) -> Algebraic:
+    def __truediv__(self, other: Operand) -> Algebraic:
         if isinstance(other, int | Fraction):
             return self * (1 / Fraction(other))
         return self * other.inverse()
 
-    def __rtruediv__(self, other: Number) -> Algebraic:
+    def __rtruediv__(self, other: Operand) -> Algebraic:
         return self.inverse() * other
 
     def __pow__(self, exponent: int) -> Algebraic:
@@ -186,16 +186,16 @@ class Algebraic:
                 return 1 if low > 0 else -1
             width = width * width
 
-    def __lt__(self, other: Number) -> bool:
+    def __lt__(self, other: Operand) -> bool:
         return (self - other).sign() < 0
 
-    def __gt__(self, other: Number) -> bool:
+    def __gt__(self, other: Operand) -> bool:
         return (self - other).sign() > 0
 
-    def __le__(self, other: Number) -> bool:
+    def __le__(self, other: Operand) -> bool:
         return (self - other).sign() <= 0
 
-    def __ge__(self, other: Number) -> bool:
+    def __ge__(self, other: Operand) -> bool:
         return (self - other).sign() >= 0
 
     def __abs__(self) -> Algebraic:
@@ -219,8 +219,10 @@ class Algebraic:
         return " + ".join(f"{a}·{p}" if p else str(a) for a, p in terms) or "0"
 
 
-Number = int | Fraction | Algebraic
-"""What coefficients of methods are made of."""
+Number = Fraction | Algebraic
+"""What coefficients of methods are made of; no ints, because int / int is a float."""
+
+Operand = int | Fraction | Algebraic
 
 
 @functools.cache
@@ -231,12 +233,12 @@ def square_root(n: int) -> Algebraic:
     return field.generator
 
 
-def sign(x: Number) -> int:
+def sign(x: Operand) -> int:
     """Return -1, 0 or 1."""
     return x.sign() if isinstance(x, Algebraic) else (x > 0) - (x < 0)
 
 
-def approximate(x: Number, digits: int = 60) -> Fraction:
+def approximate(x: Operand, digits: int = 60) -> Fraction:
     """Return a rational within a few units of 10^-digits of ``x`` (``x`` itself if it is rational)."""
     if not isinstance(x, Algebraic):
         return Fraction(x)

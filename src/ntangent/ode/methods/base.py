@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, TypeVar
 
@@ -12,20 +12,25 @@ import torch
 from torch import Tensor
 
 from ntangent._base.errors import ArgumentError
-from ntangent.ode.algebraic import Number
-from ntangent.ode.stability import Interval, Stability, exponential_stability, rational_stability
+from ntangent.ode.algebraic import Number, Operand
+from ntangent.ode.methods.proof import prove_runge_kutta, simplifying, stage_order
+from ntangent.ode.stability import Interval, Stability, rational_stability
 
 Vector = tuple[Number, ...]
 Matrix = tuple[Vector, ...]
 Scalar = TypeVar("Scalar", float, complex, Any)
 
 
-def vector(entries: Sequence[Number | str]) -> Vector:
+Entry = Operand | str
+"""What tableaux are written with."""
+
+
+def vector(entries: Sequence[Entry]) -> Vector:
     """Return exact numbers; strings such as ``"1/3"`` or ``"0.25"`` are read as rationals."""
     return tuple(Fraction(x) if isinstance(x, int | str) else x for x in entries)
 
 
-def matrix(rows: Sequence[Sequence[Number | str]], size: int | None = None) -> Matrix:
+def matrix(rows: Sequence[Sequence[Entry]], size: int | None = None) -> Matrix:
     """Return a square matrix of exact numbers; short rows are filled with zeros."""
     size = len(rows) if size is None else size
     return tuple(vector([*row, *(0,) * (size - len(row))]) for row in rows)
@@ -249,204 +254,16 @@ class RungeKutta(Method):
         """The stability function with all that is proved about it."""
         return rational_stability(self.A, self.b, self.order, self.rounding)
 
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Rosenbrock(Method):
-    """A Rosenbrock (ROW) method with the exact Jacobian J (Hairer & Wanner II, IV.7).
-
-    (I - hγJ) k_i = f(t + α_i h, y + h Σ α_ij k_j) + hJ Σ_{j<i} γ_ij k_j + h γ_i ∂f/∂t,
-    y₁ = y + h Σ b_i k_i.
-
-    Args:
-        alpha: α_ij, strictly lower triangular.
-        gamma: γ_ij, lower triangular with the constant diagonal γ.
-        b: weights.
-        b_error: weights of the embedded solution, or None.
-    """
-
-    alpha: Matrix
-    gamma: Matrix
-    b: Vector
-    b_error: Vector | None = None
-
-    @property
-    def stages(self) -> int:
-        """Number of stages."""
-        return len(self.b)
-
-    @property
-    def implicit(self) -> bool:
-        """Whether a step solves equations: linear ones."""
-        return True
-
-    @property
-    def diagonal(self) -> Number:
-        """The γ of the matrix I - hγJ."""
-        return self.gamma[0][0]
+    @functools.cached_property
+    def stage_order(self) -> int:
+        """The largest q with Butcher's B(q) and C(q)."""
+        return stage_order(self.A, self.b, self.c, self.rounding)
 
     @functools.cached_property
-    def alpha_sums(self) -> Vector:
-        """Nodes α_i = Σ α_ij."""
-        return row_sums(self.alpha)
+    def simplifying(self) -> tuple[int, int, int]:
+        """The largest (p, η, ζ) with Butcher's B(p), C(η), D(ζ)."""
+        return simplifying(self.A, self.b, self.c, self.rounding)
 
-    @functools.cached_property
-    def gamma_sums(self) -> Vector:
-        """γ_i = Σ γ_ij, diagonal included: the weights of ∂f/∂t."""
-        return row_sums(self.gamma)
-
-    @functools.cached_property
-    def beta(self) -> Matrix:
-        """α + γ: the method as a Runge-Kutta method on linear problems."""
-        pairs = zip(self.alpha, self.gamma, strict=True)
-        return tuple(tuple(a + g for a, g in zip(x, y, strict=True)) for x, y in pairs)
-
-    @functools.cached_property
-    def stiffly_accurate(self) -> bool:
-        """Whether b is the last row of α + γ and α_s = 1."""
-        close = [abs(x - y) <= self.rounding for x, y in zip(self.beta[-1], self.b, strict=True)]
-        return all(close) and abs(self.alpha_sums[-1] - 1) <= self.rounding
-
-    def tensors(
-        self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Return alpha, gamma, b and b_error (or None), each rounded once from the exact numbers."""
-        error = None if self.b_error is None else as_tensor(self.b_error, dtype, device)
-        return (
-            as_tensor(self.alpha, dtype, device),
-            as_tensor(self.gamma, dtype, device),
-            as_tensor(self.b, dtype, device),
-            error,
-        )
-
-    @functools.cached_property
-    def analysis(self) -> Stability:
-        """The stability function with all that is proved about it."""
-        return rational_stability(self.beta, self.b, self.order, self.rounding)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class AdditiveRungeKutta(Method):
-    """An implicit-explicit pair for y' = f_explicit + f_implicit; both tableaux share b and c.
-
-    Its stability function is that of the implicit part.
-
-    Args:
-        explicit_part: tableau of the explicit part.
-        implicit_part: tableau of the implicit part.
-    """
-
-    explicit_part: RungeKutta
-    implicit_part: RungeKutta
-
-    @property
-    def explicit(self) -> RungeKutta:
-        """Tableau of the explicit part."""
-        return self.explicit_part
-
-    @property
-    def implicit(self) -> bool:
-        """Whether a step solves equations."""
-        return True
-
-    @property
-    def stages(self) -> int:
-        """Number of stages."""
-        return self.implicit_part.stages
-
-    @functools.cached_property
-    def analysis(self) -> Stability:
-        """The stability function of the implicit part."""
-        return self.implicit_part.analysis
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Multistep(Method):
-    """The backward differentiation formula of k steps: Σ_{j=1..k} ∇^j y_n / j = h f_n.
-
-    Args:
-        order: k; coefficients for unequal steps follow from it.
-    """
-
-    @property
-    def implicit(self) -> bool:
-        """Whether a step solves equations."""
-        return True
-
-    @property
-    def stages(self) -> int:
-        """One evaluation of f in a step."""
-        return 1
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Taylor(Method):
-    """A method of the first derivatives at both ends (Hermite, Obreschkoff).
-
-    Σ_j (-1)^j β_j h^j y₁^(j) = Σ_j α_j h^j y₀^(j), j ≤ l on the left, j ≤ k on the right, of order
-    k + l. l = 0 is the explicit Taylor method. R is the (k, l) Padé approximant of e^z.
-
-    Args:
-        numerator: k, derivatives at the start of the step.
-        denominator: l, derivatives at its end.
-    """
-
-    numerator: int
-    denominator: int = 0
-
-    @property
-    def implicit(self) -> bool:
-        """Whether a step solves equations."""
-        return self.denominator > 0
-
-    @property
-    def stages(self) -> int:
-        """One expansion at each end."""
-        return 1 + (self.denominator > 0)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Exponential(Method):
-    """An explicit exponential Runge-Kutta method.
-
-    With N(y) = f(y) - L y, Z = hL and U_1 = y:
-    U_i = e^{c_i Z} y + h Σ_j a_ij(Z) N(U_j),  y₁ = e^Z y + h Σ_i b_i(Z) N(U_i).
-    Exponential Rosenbrock methods take L = ∂f/∂y at y, the others a given linear part.
-    Weights are combinations of φ_k(c Z), φ_0 = e^Z, φ_k = Σ_n Z^n / (n + k)!.
-
-    Args:
-        kind: which formula a step uses.
-        rosenbrock: whether L is the Jacobian at the start of each step.
-        c: nodes.
-        a: for every stage and earlier stage, the terms (k, coefficient) of a_ij in φ_k(c_i Z).
-        b: for every stage, the terms (k, coefficient) of b_i in φ_k(Z).
-        b_error: the same for the embedded solution, or None.
-        stiff_order: order with constants that do not depend on L.
-    """
-
-    kind: str
-    rosenbrock: bool
-    c: Vector
-    a: tuple[tuple[tuple[tuple[int, Fraction], ...], ...], ...]
-    b: tuple[tuple[tuple[int, Fraction], ...], ...]
-    b_error: tuple[tuple[tuple[int, Fraction], ...], ...] | None = None
-    stiff_order: int = 0
-
-    @property
-    def implicit(self) -> bool:
-        """No equations are solved; φ-functions of hL are applied."""
-        return False
-
-    @property
-    def stages(self) -> int:
-        """Number of stages."""
-        return len(self.c)
-
-    @functools.cached_property
-    def analysis(self) -> Stability:
-        """R(z) = e^z: the linear part is exact."""
-        return exponential_stability()
-
-
-def renamed(method: Method, name: str) -> Method:
-    """Return the method under another name, without aliases."""
-    return replace(method, name=name, aliases=())
+    def prove(self) -> None:
+        """Check row sums, order conditions, embedded and dense solution; see :class:`Method`."""
+        prove_runge_kutta(self)
