@@ -117,6 +117,7 @@ class StepControl:
         self.last_error: Tensor | None = None
         self.last_step: Tensor | None = None
         self.rejected: Tensor | None = None
+        self.unlimited = torch.ones(1)
 
     def factor(self, error: Tensor, step: Tensor, accepted: Tensor, effort: float) -> Tensor:
         """Return h_new / h for each row, and remember what was accepted.
@@ -128,10 +129,10 @@ class StepControl:
             effort: of the Newton iteration, between 0 and 1; more effort makes the next step shorter.
         """
         control = self.control
-        safety = control.safety * (3.0 / (2.0 + effort))
+        safety = control.safety * 2.1 / (2.0 + effort)
         error = error.clamp_min(1e-10).to(step.dtype)
         plain = safety * error ** (-1 / self.order)
-        factor = plain
+        self.unlimited = factor = plain
         if self.last_error is not None and self.last_step is not None:
             if self.implicit:
                 ratio = step / self.last_step.clamp_min(1e-300)

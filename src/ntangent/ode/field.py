@@ -235,7 +235,7 @@ class Field:
         with torch.enable_grad():
             out = self.many(t, y.detach())
             total = out.numel()
-            if not out.requires_grad:
+            if not out.requires_grad or not self.params:
                 count = sum(p.numel() for p in self.params)
                 return y.new_zeros((*y.shape, count))
             seeds = torch.eye(total, dtype=y.dtype, device=y.device).reshape(total, *y.shape)

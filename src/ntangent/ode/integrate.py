@@ -191,8 +191,9 @@ class Walk:
             factor = torch.where(accepted & (factor >= 1) & (factor <= 1.2), torch.ones_like(factor), factor)
         factor = torch.where(ok, factor, torch.full_like(factor, 0.25))
         new = size * factor
-        # A step cut short by an output says little about longer ones: keep the size that was planned.
-        new = torch.where(accepted & (size < self.h) & (factor >= 1), torch.maximum(new, self.h), new)
+        # After a step cut short by an output, the size that was planned, as far as the error allows.
+        planned = torch.minimum(self.h, size * self.choice.unlimited)
+        new = torch.where(accepted & (size < self.h), torch.maximum(new, planned), new)
         self.h = torch.where(active, new.clamp(max=self.control.max_step), self.h)
         least = torch.maximum(4 * torch.finfo(self.t.dtype).eps * self.t.abs(), self.h.new_tensor(1e-290))
         short = active & ~accepted & (self.h <= least.clamp_min(self.control.min_step))

@@ -60,11 +60,8 @@ def walk_back(field: Field, tape: Tape, grad: Tensor) -> tuple[Tensor, list[Tens
     carried: Tensor | None = None
     rows = torch.arange(grad.shape[1], device=grad.device)
     for chunk in reversed(tape.chunks()):
-        width = len(chunk[0].state)
         if carried is None:
-            carried = grad.new_zeros((width, *grad.shape[1:]))
-        elif len(carried) < width:  # a multistep method hands over to the steps that started it
-            carried = torch.cat([carried, carried.new_zeros((width - len(carried), *carried.shape[1:]))])
+            carried = grad.new_zeros((len(chunk[0].state), *grad.shape[1:]))
         linear = chunk[0].stepper.linearise(restore(chunk))
         for k in reversed(range(len(chunk))):
             hit = chunk[k].hit

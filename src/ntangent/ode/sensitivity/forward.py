@@ -30,9 +30,8 @@ def walk_forward(field: Field, tape: Tape, y0: Tensor, outputs: int, *, initial:
     rows = torch.arange(batch, device=y0.device)
     carried = tangent[None]
     for chunk in tape.chunks():
-        width = len(chunk[0].state)
-        if len(carried) < width:
-            carried = carried[:1].expand(width, *carried.shape[1:])
+        if len(carried) < len(chunk[0].state):  # a multistep method starts from copies of y0
+            carried = carried[:1].expand(len(chunk[0].state), *carried.shape[1:])
         linear = chunk[0].stepper.linearise(restore(chunk))
         for k, step in enumerate(chunk):
             carried = linear.push(k, carried)

@@ -70,5 +70,5 @@ class DirectLinearised:
         out = torch.einsum("ivbm,vbmp->ip", jac, tangent)
         if self.field.params:
             source = torch.stack([torch.cat([g.flatten() for g in row[1:]]) for row in rows])
-            out = out + source
+            out = out + torch.nn.functional.pad(source, (0, out.shape[-1] - source.shape[-1]))
         return out.reshape(*new.shape, -1)

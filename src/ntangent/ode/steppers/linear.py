@@ -77,7 +77,9 @@ class MatrixLinearised:
             slopes = self.field.param_jacobian(self.times, self.stages)
             self.slopes = slopes.reshape(*self.weights.shape[:-1], -1)
         source = (self.weights[k].mT @ self.slopes[k]).sum(0)
-        return self.transfer[k].mT @ tangent[0] + source[None]
+        initial = tangent.shape[-1] - source.shape[-1]  # columns of y0 come after those of the parameters
+        source = torch.nn.functional.pad(source, (0, initial))
+        return (self.transfer[k].mT @ tangent[0] + source)[None]
 
 
 def linearise(field: Field, tableau: Tableau, steps: Steps) -> MatrixLinearised:
