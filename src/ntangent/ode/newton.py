@@ -58,9 +58,10 @@ def simplified_newton(
     done = torch.zeros(z.shape[1], dtype=torch.bool, device=z.device)
     bad = torch.zeros_like(done)
     last: Tensor | None = None
-    rate, iteration = 0.0, 0
+    rate, iterations = 0.0, 0
     eps = torch.finfo(z.dtype).eps
-    for iteration in range(1, most + 1):
+    for _ in range(most):
+        iterations += 1
         delta = correction(z)
         z = z + delta
         size = norm((delta / scale).transpose(0, 1).flatten(1))
@@ -83,4 +84,4 @@ def simplified_newton(
     if accuracy * 1e-3 > eps and not bool(done.all()) and last is not None:
         # Given steps: a slow iteration that did come down to rounding is a solution.
         done = done | ~bad & (size <= accuracy)
-    return Solved(z, done & ~bad, iteration, rate)
+    return Solved(z, done & ~bad, iterations, rate)

@@ -49,6 +49,7 @@ class AdditiveStepper(Stepper):
 
     def accept(self, accepted: Tensor, t: Tensor, h: Tensor, attempt: Attempt) -> None:
         """Drop the Jacobian where the iteration was slow."""
+        del t, h, attempt
         if bool(accepted.any()):
             if self.rate > GOOD_CONTRACTION:
                 self.matrices.forget()

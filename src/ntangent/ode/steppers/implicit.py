@@ -14,8 +14,7 @@ from torch import Tensor
 from ntangent._base.errors import ArgumentError
 from ntangent.ode.controller import Control, norm
 from ntangent.ode.field import Field
-from ntangent.ode.methods.base import Method
-from ntangent.ode.methods.kinds import RungeKutta
+from ntangent.ode.methods.base import Method, RungeKutta
 from ntangent.ode.newton import Solved, simplified_newton, stage_tolerance
 from ntangent.ode.steppers.base import Attempt, Stepper, serves
 from ntangent.ode.steppers.runge_kutta import RungeKuttaStepper
@@ -66,7 +65,8 @@ class Matrices:
         """Return (I - hλJ)^-1 right for the chosen λ; right is (q, B, n)."""
         assert self._lu is not None
         lu, pivots = self._lu
-        return torch.linalg.lu_solve(lu[index], pivots[index], right[..., None])[..., 0]
+        solution: Tensor = torch.linalg.lu_solve(lu[index], pivots[index], right[..., None])
+        return solution[..., 0]
 
 
 class ImplicitStepper(RungeKuttaStepper):
@@ -85,6 +85,7 @@ class ImplicitStepper(RungeKuttaStepper):
 
     def accept(self, accepted: Tensor, t: Tensor, h: Tensor, attempt: Attempt) -> None:
         """Let the Jacobian age, and drop it where the iteration was slow."""
+        del t, h, attempt
         if bool(accepted.any()):
             if self.rate > GOOD_CONTRACTION:
                 self.matrices.forget()
@@ -154,8 +155,10 @@ class FullStepper(ImplicitStepper):
         if dtype == torch.float32:
             wide = torch.complex64 if wide.is_complex else torch.float32
 
-        def tensor(x: np.ndarray) -> Tensor:  # type: ignore[type-arg]
-            return torch.from_numpy(np.ascontiguousarray(x if wide.is_complex else x.real)).to(wide).to(device)
+        def tensor(x: np.ndarray) -> Tensor:
+            return (
+                torch.from_numpy(np.ascontiguousarray(x if wide.is_complex else x.real)).to(wide).to(device)
+            )
 
         self.to = tensor(np.linalg.inv(vectors)[chosen])
         self.back = tensor(vectors[:, chosen] * twice)

@@ -55,6 +55,7 @@ class MultistepStepper(Stepper):
     """Steps of BDF-k; the state holds the last k + 1 points, newest first."""
 
     growth: ClassVar[float] = 2.0
+    recomputable: ClassVar[bool] = False
 
     def __init__(self, method: Method, field: Field, control: Control, *, tight: bool) -> None:
         super().__init__(method, field, control, tight=tight)
@@ -83,6 +84,7 @@ class MultistepStepper(Stepper):
 
     def accept(self, accepted: Tensor, t: Tensor, h: Tensor, attempt: Attempt) -> None:
         """Take the new points into the mesh."""
+        del attempt
         shifted = torch.cat([(t + h)[None], self.times[:-1]])
         self.times = torch.where(accepted, shifted, self.times)
         self.count = self.count + accepted
@@ -100,7 +102,9 @@ class MultistepStepper(Stepper):
         if self.starter is not None:
             order = torch.full_like(order, self.k)
         size = torch.where(h != 0, h, torch.ones_like(h))
-        alpha, predictor = coefficients((self.times - (t + h)) / size, order, torch.minimum(order, self.count) + 1)
+        alpha, predictor = coefficients(
+            (self.times - (t + h)) / size, order, torch.minimum(order, self.count) + 1
+        )
         resting = alpha.new_zeros(len(alpha))
         resting[:2] = torch.tensor([1.0, -1.0])
         alpha = torch.where(h != 0, alpha, resting[:, None]).to(y.dtype)
@@ -172,7 +176,8 @@ class MultistepLinearised:
         self.starts = int((alpha[:, 0] == 0).all(-1).sum())
         self.first: MatrixLinearised | None = None
         if self.starts and stepper.starter is not None:
-            part = Steps(*(x[: self.starts] for x in (steps.t, steps.h, steps.state, steps.stages)), None)
+            early = slice(0, self.starts)
+            part = Steps(steps.t[early], steps.h[early], steps.state[early], steps.stages[early], None)
             self.first = linearise(field, stepper.starter.tableau, part)
         rest = slice(self.starts, None)
         times, found = (steps.t + steps.h)[rest], steps.stages[rest, 0]

@@ -58,7 +58,8 @@ class TaylorStepper(Stepper):
 
         def correction(z: Tensor) -> Tensor:
             residual, jacobian = self._end(t, h, z[0], known)
-            return -torch.linalg.solve(jacobian, residual[..., None])[None, ..., 0]
+            change: Tensor = torch.linalg.solve(jacobian, residual[..., None])
+            return -change[None, ..., 0]
 
         guess = y if len(terms) < 2 else y + h.to(y.dtype)[:, None] * self.field.value(t, y)
         solved = simplified_newton(guess[None], correction, self.control.scale(y), self.accuracy, 20)
