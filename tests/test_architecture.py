@@ -58,6 +58,9 @@ BUDGET_EXCEPTIONS: dict[str, str] = {  # "path" or "path::function" -> reason
     "src/ntangent/jet/attention.py::_multi_head_attention": "one parameter for each of torch's function",
     "src/ntangent/nn/networks.py::__init__": "constructors: all but the two sizes are keywords with defaults",
     "src/ntangent/jet/mlp.py::MLP": "a constructor: all but the two sizes are keywords with defaults",
+    "src/ntangent/ode/solve.py::odeint": "torchdiffeq's call: all but three are keywords with defaults",
+    "src/ntangent/ode/solve.py::sensitivity": "a front door: all but four are keywords with defaults",
+    "src/ntangent/ode/solve.py::solve": "a front door: all but three are keywords with defaults",
     "src/ntangent/pinn/solve.py::solve": "the front door: all but three are keywords with defaults",
     "src/ntangent/run/loop.py::train": "the one loop: all but three are keywords with defaults",
 }

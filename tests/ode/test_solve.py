@@ -283,6 +283,15 @@ def test_a_given_jacobian_is_used() -> None:
     torch.testing.assert_close(y[-1], torch.full((2,), math.exp(-1), dtype=F64), rtol=1e-6, atol=0)
 
 
+def test_parameters_changed_before_the_way_back_are_noticed() -> None:
+    model = Stiff()
+    y = ode.odeint(model, torch.ones(3, dtype=F64), grid(0.0, 0.1))
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
 def test_second_derivatives_are_refused() -> None:
     k = torch.tensor(1.0, dtype=F64, requires_grad=True)
     y = ode.odeint(lambda t, y: -k * y, torch.ones(1, dtype=F64), grid(0.0, 1.0))

@@ -63,7 +63,7 @@ def steps(n: int) -> dict[str, int]:
 def test_order_on_a_nonlinear_non_autonomous_problem(name: str, truth: Tensor) -> None:
     order = ode.methods.get(name).order
     # Fine enough for the leading term, coarse enough that order 8 stays above rounding.
-    coarse = 24 if order <= 3 else 12 if order <= 4 or name.startswith("bdf") else 5
+    coarse = 16 if order <= 3 else 10 if order <= 4 else 5
     coarse = 20 if name in ("bdf5", "bdf6") else coarse
     coarse = min(coarse, 4 if order > 2 else 8) if name.startswith(("pade", "taylor")) else coarse
     f = Coupled(parameters(grad=False))
@@ -96,10 +96,12 @@ def test_one_step_on_dahlquists_equation_is_the_stability_function(name: str, z:
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck(name: str) -> None:
     f = Coupled(parameters())
+    jets = name.startswith(("pade", "taylor"))  # one long step: each costs a hundred times a Runge-Kutta one
+    t = ENDS if jets else THREE
 
     def states(y0: Tensor, p: Tensor) -> Tensor:
         f.p = p
-        return ode.odeint(f, y0, THREE, method=name, options=steps(2))
+        return ode.odeint(f, y0, t, method=name, options=steps(1 if jets else 2))
 
     inputs = (Y0.clone().requires_grad_(), f.p)
     assert torch.autograd.gradcheck(states, inputs, eps=1e-6, atol=1e-7, rtol=1e-6, fast_mode=True)
@@ -111,7 +113,7 @@ def test_tangent_is_the_transpose_of_the_adjoint(name: str) -> None:
     states = ode.odeint(f, y0, THREE, method=name, options=steps(2))
     weights = torch.randn(states.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     grads = torch.cat(torch.autograd.grad((states * weights).sum(), [f.p, y0]))
-    y, slopes = ode.sensitivity(f, Y0, THREE, [f.p], method=name, options=steps(4), initial=True)
+    y, slopes = ode.sensitivity(f, Y0, THREE, [f.p], method=name, options=steps(2), initial=True)
     assert torch.equal(y, states.detach())
     assert slopes.shape == (3, 2, 4)
     torch.testing.assert_close(torch.einsum("ti,tip->p", weights, slopes), grads, rtol=1e-11, atol=1e-13)

@@ -29,17 +29,17 @@ class DiscreteAdjoint(torch.autograd.Function):
         ctx: Any, field: Field, tape: Tape, solve: Solve, t: Tensor, y0: Tensor, *params: Tensor
     ) -> Tensor:
         """Run ``solve``, which fills the tape, and return the states (T, B, n)."""
-        del y0, params
         states = solve()
         ctx.field, ctx.tape = field, tape
-        ctx.save_for_backward(t, states)
+        # Saved for the check that nobody changes them before the way back, which evaluates func again.
+        ctx.save_for_backward(t, states, y0, *params)
         return states
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Walk the steps back."""
         field: Field = ctx.field
-        t, states = ctx.saved_tensors
+        t, states, *inputs = ctx.saved_tensors
         grad = grads[0].detach()
         with torch.no_grad():
             cotangent, totals = walk_back(field, ctx.tape, grad)
@@ -47,7 +47,7 @@ class DiscreteAdjoint(torch.autograd.Function):
             found = [dt, cotangent + grad[0], *totals]
         if torch.is_grad_enabled():  # create_graph=True
             once: Any = FirstOrder.apply
-            found = [g if g is None else once(g, g.new_zeros(1).requires_grad_()) for g in found]
+            found = [g if g is None else once(g, t, *inputs) for g in found]
         return None, None, None, *found
 
 
@@ -55,9 +55,9 @@ class FirstOrder(torch.autograd.Function):
     """The identity, which refuses to be differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, anchor: Tensor) -> Tensor:
-        """Return the value, on a tape because of the anchor."""
-        del ctx, anchor
+    def forward(ctx: Any, value: Tensor, *inputs: Tensor) -> Tensor:
+        """Return the value, on the tape of the inputs of the solve."""
+        del ctx, inputs
         return value.clone()
 
     @staticmethod

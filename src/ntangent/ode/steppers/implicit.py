@@ -15,7 +15,7 @@ from ntangent._base.errors import ArgumentError
 from ntangent.ode.controller import Control, norm
 from ntangent.ode.field import Field
 from ntangent.ode.methods.base import Method, RungeKutta
-from ntangent.ode.newton import Solved, simplified_newton, stage_tolerance
+from ntangent.ode.newton import Solved, most_iterations, simplified_newton, stage_tolerance
 from ntangent.ode.steppers.base import Attempt, Stepper, serves
 from ntangent.ode.steppers.runge_kutta import RungeKuttaStepper
 
@@ -75,6 +75,7 @@ class ImplicitStepper(RungeKuttaStepper):
     def __init__(self, method: Method, field: Field, control: Control, *, tight: bool) -> None:
         super().__init__(method, field, control, tight=tight)
         self.accuracy = stage_tolerance(control, field.packing.dtype, tight=tight)
+        self.most = most_iterations(control)
         self.matrices: Matrices
         self.rate = 0.0
 
@@ -107,6 +108,12 @@ class ImplicitStepper(RungeKuttaStepper):
         if not bool(solved.ok.all()) and not self.matrices.fresh:
             self.matrices.prepare(t, y, h, renew=True)
             solved, z, hk = self._solve(t, h, y)
+        if self.control.fixed and not bool(solved.ok.all()):
+            # The step cannot be made shorter: try the Jacobian of where the iteration got.
+            end = torch.where(torch.isfinite(z[-1]), y + z[-1], y)
+            self.matrices.prepare(t + h, end, h, renew=True)
+            solved, z, hk = self._solve(t, h, y)
+            self.matrices.forget()
         self.rate = solved.rate
         self.newton_iterations += solved.iterations
         self.factorisations = self.matrices.factorisations
@@ -118,7 +125,7 @@ class ImplicitStepper(RungeKuttaStepper):
             new = y + torch.einsum("i,ibn->bn", self.tableau.b, hk)
         error = None if self.control.fixed else self._error(t, h, y, hk)
         ok = solved.ok & torch.isfinite(new).all(-1)
-        return Attempt(new[None], error, ok, y + z, effort=solved.iterations / 10)
+        return Attempt(new[None], error, ok, y + z, effort=solved.iterations / self.most)
 
     def _error(self, t: Tensor, h: Tensor, y: Tensor, hk: Tensor) -> Tensor | None:
         if self.weights is None:
@@ -215,7 +222,9 @@ class FullStepper(ImplicitStepper):
             moved = torch.einsum("iq,qbn->ibn", self.back, self.matrices.solve(inner, q))
             return moved.real if moved.is_complex() else moved
 
-        solved = simplified_newton(self._guess(h, y), correction, self.control.scale(y), self.accuracy)
+        solved = simplified_newton(
+            self._guess(h, y), correction, self.control.scale(y), self.accuracy, self.most
+        )
         z = self.last = solved.value
         if not bool(solved.ok.all()):
             self.previous = None  # a guess that led nowhere is not used again
@@ -288,7 +297,7 @@ class DiagonalStepper(ImplicitStepper):
             return self.matrices.solve(residual[None], index)
 
         guess = torch.zeros_like(y) if start is None else start
-        return simplified_newton(guess[None], correction, scale, self.accuracy)
+        return simplified_newton(guess[None], correction, scale, self.accuracy, self.most)
 
     def _filter(self, error: Tensor) -> Tensor:
         return self.matrices.solve(error[None], slice(0, 1))[0]

@@ -18,7 +18,7 @@ from ntangent.ode.field import Field
 from ntangent.ode.methods.base import Method
 from ntangent.ode.methods.catalogue import get
 from ntangent.ode.methods.kinds import Multistep
-from ntangent.ode.newton import simplified_newton, stage_tolerance
+from ntangent.ode.newton import most_iterations, simplified_newton, stage_tolerance
 from ntangent.ode.steppers.base import Attempt, Linearised, Stepper, Steps, serves
 from ntangent.ode.steppers.implicit import GOOD_CONTRACTION, FullStepper, Matrices
 from ntangent.ode.steppers.linear import MatrixLinearised, linearise
@@ -61,6 +61,7 @@ class MultistepStepper(Stepper):
         super().__init__(method, field, control, tight=tight)
         self.k = method.order
         self.accuracy = stage_tolerance(control, field.packing.dtype, tight=tight)
+        self.most = most_iterations(control)
         one = torch.ones(1, dtype=field.packing.dtype, device=field.packing.device)
         self.matrices = Matrices(field, one)
         self.starter = FullStepper(get("radau_iia3"), field, control, tight=tight) if control.fixed else None
@@ -146,14 +147,14 @@ class MultistepStepper(Stepper):
 
         at = torch.where(torch.isfinite(guess), guess, y)
         self.matrices.prepare(t, at, h)
-        solved = simplified_newton(at[None], correction, scale, self.accuracy)
+        solved = simplified_newton(at[None], correction, scale, self.accuracy, self.most)
         if not bool(solved.ok.all()) and not self.matrices.fresh:
             self.matrices.prepare(t, at, h, renew=True)
-            solved = simplified_newton(at[None], correction, scale, self.accuracy)
+            solved = simplified_newton(at[None], correction, scale, self.accuracy, self.most)
         self.rate = solved.rate
         self.newton_iterations += solved.iterations
         self.factorisations = self.matrices.factorisations
-        return solved.ok, solved.value[0], solved.iterations / 10
+        return solved.ok, solved.value[0], solved.iterations / self.most
 
     def linearise(self, steps: Steps) -> Linearised:
         """Return the derivative of accepted steps."""
