@@ -10,7 +10,14 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 from ntangent import ode
-from ntangent._base.errors import ArgumentError, DtypeError, ShapeError, SolverError, UnknownNameError
+from ntangent._base.errors import (
+    ArgumentError,
+    DtypeError,
+    NoEffectWarning,
+    ShapeError,
+    SolverError,
+    UnknownNameError,
+)
 
 F64 = torch.float64
 
@@ -360,9 +367,9 @@ def test_calls_of_torchdiffeq_fixed(method: str) -> None:
 
 def test_adjoint_options_without_a_meaning_warn() -> None:
     y0, t = torch.ones(1), torch.tensor([0.0, 1.0])
-    with pytest.warns(UserWarning, match="adjoint_rtol"):
+    with pytest.warns(NoEffectWarning, match="adjoint_rtol"):
         ode.odeint_adjoint(decay, y0, t, adjoint_rtol=1e-3)
-    with pytest.warns(UserWarning, match="perturb"):
+    with pytest.warns(NoEffectWarning, match="perturb"):
         ode.odeint(decay, y0, t, method="rk4", options={"perturb": True})
     with pytest.raises(UnknownNameError, match="step_size"):
         ode.odeint(decay, y0, t, options={"stepsize": 0.1})

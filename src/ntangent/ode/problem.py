@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ntangent._base.check import check_choice
-from ntangent._base.errors import ArgumentError, SolverError
+from ntangent._base.errors import ArgumentError, NoEffectWarning, SolverError
 from ntangent.ode import methods
 from ntangent.ode.controller import Control
 from ntangent.ode.events import EventWatch
@@ -52,7 +52,9 @@ def make_control(rtol: float, atol: float | Tensor, options: Mapping[str, Any] |
         if name in OPTIONS:
             found[OPTIONS[name]] = float(value) if isinstance(value, Tensor) else value
         elif name in IDLE:
-            warnings.warn(f"ode: the option {name!r} has no meaning here and is ignored", stacklevel=4)
+            warnings.warn(
+                f"ode: the option {name!r} has no meaning here and is ignored", NoEffectWarning, stacklevel=4
+            )
         else:
             check_choice(name, [*OPTIONS, *IDLE], "option")
     absolute = atol if isinstance(atol, Tensor) else float(atol)

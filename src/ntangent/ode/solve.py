@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ntangent._base.check import check_choice
-from ntangent._base.errors import SolverError
+from ntangent._base.errors import NoEffectWarning, SolverError
 from ntangent.ode.dense import Interpolant, Recorder
 from ntangent.ode.events import Event, EventWatch
 from ntangent.ode.field import Func, Jacobian
@@ -242,6 +242,7 @@ def odeint_adjoint(func: Func, y0: Any, t: Tensor, **arguments: Any) -> Any:
     if given:
         warnings.warn(
             f"ode: {', '.join(given)} ignored: the adjoint walks back the steps of the forward solve",
+            NoEffectWarning,
             stacklevel=2,
         )
     if chosen is not None:
