@@ -123,7 +123,6 @@ class Direct:
     @staticmethod
     def _bind(call: _Call, places: dict[int, int], own: int, length: int) -> BoundNetwork:
         pairs = zip(call.net.weights, call.net.biases, strict=True)
-        # The tape is handed detached copies of nothing: these are the network's own parameters.
         params = [p for pair in pairs for p in pair]
         if not all(p is None or p.is_contiguous() for p in params) or not call.input.is_contiguous():
             raise NotRepeatable("a parameter has no memory of its own")
@@ -194,6 +193,10 @@ class Directly:
     _direct: Direct | None = None
     _evaluations = 0  # of the gradient at the present points
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy may have other blocks, and memory of the kernels cannot be copied.
+        return {**self.__dict__, "_direct": None, "_evaluations": 0}
+
     def _losses(self, raw: Tensor, scales: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         pieces = self._pieces(raw.unbind(0) if len(raw) else (), False)
         scaled = [rows * factor for rows, factor in zip(pieces, scales, strict=True)]
@@ -209,7 +212,7 @@ class Directly:
         if self._evaluations == 2:
             try:
                 self._direct = Direct(self._losses, self.parameters, raw, self._scales)
-            except NotRepeatable as reason:
+            except Exception as reason:  # whatever it is: without a recording it has just worked
                 _log.debug("every evaluation builds a graph: %s", reason)
         return self._direct
 
