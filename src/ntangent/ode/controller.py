@@ -113,7 +113,8 @@ class StepControl:
     """
 
     def __init__(self, control: Control, order: int, *, implicit: bool) -> None:
-        self.control, self.order, self.implicit = control, order, implicit
+        self.control, self.implicit = control, implicit
+        self.order: int | Tensor = order
         self.last_error: Tensor | None = None
         self.last_step: Tensor | None = None
         self.rejected: Tensor | None = None

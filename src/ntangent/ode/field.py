@@ -10,9 +10,34 @@ from torch import Tensor, nn
 
 from ntangent._base.check import FLOATS
 from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
+from ntangent.jet.series import Jet
 
 Func = Callable[[Any, Any], Any]
 Jacobian = Callable[[Any, Any], Tensor]
+
+
+class Sum:
+    """A right-hand side in two parts, for implicit-explicit methods.
+
+    Args:
+        explicit: the part that is not stiff.
+        implicit: the stiff part.
+    """
+
+    def __init__(self, explicit: Func, implicit: Func) -> None:
+        self.explicit, self.implicit = explicit, implicit
+
+    def __call__(self, t: Any, y: Any) -> Any:
+        """Return the sum of both parts."""
+        first, second = self.explicit(t, y), self.implicit(t, y)
+        if isinstance(first, tuple):
+            return tuple(a + b for a, b in zip(first, second, strict=True))
+        return first + second
+
+    def parameters(self) -> list[Tensor]:
+        """Return the parameters of the parts that are modules."""
+        parts = [part for part in (self.explicit, self.implicit) if isinstance(part, nn.Module)]
+        return [p for part in parts for p in part.parameters()]
 
 
 class Packing:
@@ -93,6 +118,8 @@ class Field:
         params: Iterable[Tensor] | None = None,
         jacobian: Jacobian | None = None,
     ) -> None:
+        if isinstance(func, tuple) and len(func) == 2:
+            func = Sum(*func)
         if not callable(func):
             raise DtypeError(f"func must be callable, got {type(func).__name__}", "", "def func(t, y): ...")
         self.func, self.packing, self.given = func, packing, jacobian
@@ -106,7 +133,7 @@ class Field:
         with torch.enable_grad():
             out = self._call(t, y.detach())
         packed = self._checked(out, y)
-        own = list(self.func.parameters()) if isinstance(self.func, nn.Module) else []
+        own = list(self.func.parameters()) if isinstance(self.func, nn.Module | Sum) else []
         known = self._listed if self._listed is not None else [p for p in own if p.requires_grad]
         self.params = known if self._listed is not None else known + _leaves(packed, known)
         return self.params
@@ -172,6 +199,47 @@ class Field:
             )
         return value.reshape(shape).to(y.dtype)
 
+    def series(self, t: Tensor, coefficients: list[Tensor]) -> Tensor:
+        """Return the Taylor coefficient of f(t + s, y(s)) of the order that y(s) is known to, (B, n).
+
+        Args:
+            t: times, (B,).
+            coefficients: those of y(s) in rising order, each (B, n).
+
+        Raises:
+            MissingRule: if func contains an operation without a Taylor rule.
+        """
+        self.evaluations += 1
+        order = len(coefficients) - 1
+        clock = self.packing.time(t).to(coefficients[0].dtype)
+        rows = self.packing.unpack(torch.stack(coefficients))
+        state = tuple(Jet(part, order) for part in rows) if self.packing.several else Jet(rows, order)
+        time = Jet(torch.stack([clock, torch.ones_like(clock)][: order + 1]), order)
+        out = self.func(time, state)
+        parts = []
+        for part, shape in zip(out if self.packing.several else [out], self.packing.shapes, strict=True):
+            rest = part if isinstance(part, Tensor) and order == 0 else coefficients[0].new_zeros(shape)
+            parts.append(part.coefficient(order) if isinstance(part, Jet) else rest)
+        return self.packing.pack(parts if self.packing.several else parts[0])
+
+    def split(self) -> tuple[Field, Field]:
+        """Return the explicit and the implicit part of func, which share parameters and counters.
+
+        Raises:
+            ArgumentError: if func has no ``explicit`` and ``implicit``.
+        """
+        explicit, implicit = (getattr(self.func, name, None) for name in ("explicit", "implicit"))
+        if not (callable(explicit) and callable(implicit)):
+            raise ArgumentError(
+                "an implicit-explicit method needs the two parts of func",
+                "only one part is solved for",
+                "ode.odeint((explicit, implicit), y0, t, ...)  # or attributes func.explicit, func.implicit",
+            )
+        parts = Field(explicit, self.packing), Field(implicit, self.packing, None, self.given)
+        for part in parts:
+            part.params = self.params
+        return parts
+
     def partials(self, t: Tensor, y: Tensor, *, time: bool = False, keep: bool = False) -> tuple[Tensor, Tensor]:
         """Return (df/dy, df/dt), shapes (m, B, n, n) and (m, B, n); df/dt is empty unless asked.
 
@@ -192,11 +260,11 @@ class Field:
             seeds = torch.eye(n, dtype=y.dtype, device=y.device)
             seeds = seeds.reshape(n, *[1] * (y.ndim - 1), n).expand(n, *y.shape)
             wanted = [y, t] if time else [y]
-            grads = self._cotangents(out, wanted, seeds, keep)
+            grads = self.cotangents(out, wanted, seeds, keep)
         jac = grads[0].movedim(0, -2)
         return jac, (grads[1].movedim(0, -1) if time else jac.new_zeros(0))
 
-    def _cotangents(self, out: Tensor, wanted: list[Tensor], seeds: Tensor, keep: bool) -> list[Tensor]:
+    def cotangents(self, out: Tensor, wanted: list[Tensor], seeds: Tensor, keep: bool) -> list[Tensor]:
         """Return seeds^T d(out)/d(wanted) for every seed along the first axis."""
         if self._batched_grads:
             try:
@@ -239,7 +307,7 @@ class Field:
                 count = sum(p.numel() for p in self.params)
                 return y.new_zeros((*y.shape, count))
             seeds = torch.eye(total, dtype=y.dtype, device=y.device).reshape(total, *y.shape)
-            grads = self._cotangents(out, self.params, seeds, keep=False)
+            grads = self.cotangents(out, self.params, seeds, keep=False)
         flat = torch.cat([g.reshape(total, -1) for g in grads], dim=1)
         return flat.reshape(*y.shape, -1)
 

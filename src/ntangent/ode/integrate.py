@@ -186,15 +186,18 @@ class Walk:
     ) -> None:
         """Choose the next size of every active row."""
         size = h.abs()
+        if attempt.power is not None:
+            self.choice.order = attempt.power.to(size.dtype)
         factor = self.choice.factor(error, size, accepted, attempt.effort)
         if self.stepper.method.implicit:  # a kept size keeps the factorisation
             factor = torch.where(accepted & (factor >= 1) & (factor <= 1.2), torch.ones_like(factor), factor)
         factor = torch.where(ok, factor, torch.full_like(factor, 0.25))
-        new = size * factor
+        new = size * factor.clamp(max=self.stepper.growth)
         # After a step cut short by an output, the size that was planned, as far as the error allows.
         planned = torch.minimum(self.h, size * self.choice.unlimited)
         new = torch.where(accepted & (size < self.h), torch.maximum(new, planned), new)
-        self.h = torch.where(active, new.clamp(max=self.control.max_step), self.h)
+        new = torch.minimum(new, torch.where(ok, size * self.stepper.growth, size)).clamp(max=self.control.max_step)
+        self.h = torch.where(active, new, self.h)
         least = torch.maximum(4 * torch.finfo(self.t.dtype).eps * self.t.abs(), self.h.new_tensor(1e-290))
         short = active & ~accepted & (self.h <= least.clamp_min(self.control.min_step))
         if bool(short.any()):

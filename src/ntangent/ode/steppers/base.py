@@ -26,6 +26,7 @@ class Attempt:
         stages: the states where f was evaluated, (s, B, n).
         extra: what else the derivative of the step needs, (..., B, ...), or None.
         effort: Newton iterations over the most allowed.
+        power: power of h that the error goes with in each row, (B,), where it varies.
     """
 
     state: Tensor
@@ -34,6 +35,7 @@ class Attempt:
     stages: Tensor
     extra: Tensor | None = None
     effort: float = 0.0
+    power: Tensor | None = None
 
 
 @dataclass
@@ -109,7 +111,8 @@ class Stepper:
         tight: whether derivatives will be taken, so that stages are solved further.
     """
 
-    width: ClassVar[int] = 1
+    growth: ClassVar[float] = torch.inf
+    """Most that a step may be longer than the one before."""
 
     def __init__(self, method: Method, field: Field, control: Control, *, tight: bool) -> None:
         self.method, self.field, self.control, self.tight = method, field, control, tight

@@ -1,4 +1,8 @@
-"""The derivative of steps that solve no nonlinear equations: autograd through one step at a time."""
+"""The derivative of steps by autograd through their formula, one step at a time; never through iterations.
+
+What an iteration found enters as a constant to which one exact Newton correction is attached: its
+value is zero, and its derivative is that of the implicit function theorem.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +11,45 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ntangent.ode.field import Field
-from ntangent.ode.steppers.base import Steps
+from ntangent.ode.steppers.base import Step, Stepper, Steps
 
-Advance = Callable[[Tensor, Tensor, Tensor], Tensor]
+Advance = Callable[[Step], Tensor]
+
+
+def attach(found: Tensor, residual: Tensor, jacobian: Tensor) -> Tensor:
+    """Return the solution ``found`` of residual = 0 with its derivative on the tape.
+
+    Args:
+        found: a solution, (B, n), not on the tape.
+        residual: the residual there, on the tape of everything it depends on but ``found``.
+        jacobian: its derivative for ``found``, (B, n, n), not on the tape.
+    """
+    return found - torch.linalg.solve(jacobian, residual[..., None])[..., 0]
 
 
 class DirectLinearised:
     """Derivative of K steps of a formula that autograd can follow: products, linear solves, calls of f.
 
-    The formula is evaluated again with a tape, one step at a time, so memory is that of one step.
+    The formula is evaluated again with a tape, so memory is that of one step.
 
     Args:
-        field: the right-hand side.
-        advance: (t, h, state) ↦ new state (w, B, n), on the tape of the state and the parameters.
+        stepper: who made the steps.
+        advance: step ↦ new state (w, B, n), on the tape of its state and the parameters.
         steps: the accepted steps.
     """
 
-    def __init__(self, field: Field, advance: Advance, steps: Steps) -> None:
-        self.field, self.advance, self.steps = field, advance, steps
+    def __init__(self, stepper: Stepper, advance: Advance, steps: Steps) -> None:
+        self.stepper, self.field, self.advance, self.steps = stepper, stepper.field, advance, steps
+        field = stepper.field
         self.total = [torch.zeros_like(p) for p in field.params]
 
     def _replay(self, k: int) -> tuple[Tensor, Tensor]:
         steps = self.steps
         state = steps.state[k].detach().requires_grad_()
-        return state, self.advance(steps.t[k], steps.h[k], state)
+        extra = None if steps.extra is None else steps.extra[k]
+        hit = torch.full_like(steps.t[k], -1, dtype=torch.long)
+        step = Step(self.stepper, steps.t[k], steps.h[k], state, steps.stages[k], extra, hit)
+        return state, self.advance(step)
 
     def pull(self, k: int, cotangent: Tensor) -> Tensor:
         """Return the cotangent at the start of step k."""

@@ -14,7 +14,8 @@ from torch import Tensor
 from ntangent._base.errors import ArgumentError
 from ntangent.ode.controller import Control, norm
 from ntangent.ode.field import Field
-from ntangent.ode.methods.base import Method, RungeKutta
+from ntangent.ode.methods.base import Method
+from ntangent.ode.methods.kinds import RungeKutta
 from ntangent.ode.newton import Solved, simplified_newton, stage_tolerance
 from ntangent.ode.steppers.base import Attempt, Stepper, serves
 from ntangent.ode.steppers.runge_kutta import RungeKuttaStepper

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ntangent.ode.controller import Control
 from ntangent.ode.field import Field
-from ntangent.ode.methods.base import Method, RungeKutta
-from ntangent.ode.steppers.base import Attempt, Linearised, Stepper, Steps, serves
+from ntangent.ode.methods.base import Method
+from ntangent.ode.methods.kinds import RungeKutta
+from ntangent.ode.steppers.base import Attempt, Linearised, Step, Stepper, Steps, serves
 from ntangent.ode.steppers.direct import DirectLinearised
 from ntangent.ode.steppers.linear import Tableau, increments_weights, linearise
 
@@ -136,12 +137,12 @@ class ExplicitStepper(RungeKuttaStepper):
         """Return the derivative: by Jacobians for few unknowns, else by transposed products."""
         if steps.state.shape[-1] <= FEW_UNKNOWNS:
             return super().linearise(steps)
-        return DirectLinearised(self.field, self._advance, steps)
+        return DirectLinearised(self, self._advance, steps)
 
-    def _advance(self, t: Tensor, h: Tensor, state: Tensor) -> Tensor:
-        y, step = state[0], h.to(state.dtype)[:, None]
-        times = self.stage_times(t, h)
-        slopes = [self.field.value(t, y)]
+    def _advance(self, given: Step) -> Tensor:
+        y, step = given.state[0], given.h.to(given.state.dtype)[:, None]
+        times = self.stage_times(given.t, given.h)
+        slopes = [self.field.value(given.t, y)]
         for i in range(1, len(self.rows)):
             slopes.append(self.field.value(times[i], y + step * _combine(self.rows[i], slopes)))
         return (y + step * _combine(self.tableau.b.tolist(), slopes))[None]
