@@ -80,7 +80,9 @@ class Integration:
         fixed = {"step_size", "steps"} & set(self.options or {})
         if self.mesh is not None and fixed:
             raise ArgumentError(
-                f"mesh and {', '.join(fixed)} are both given", "each is a choice of all steps", "mesh=Graded()"
+                f"mesh and {', '.join(fixed)} are both given",
+                "each is a choice of all steps",
+                "mesh=Graded()",
             )
 
     @property

@@ -59,7 +59,9 @@ def log_rates(module: nn.Module, *names: str) -> nn.Module:
         value = getattr(module, name, None)
         if not isinstance(value, nn.Parameter):
             known = [n for n, _ in module.named_parameters(recurse=False)]
-            raise ArgumentError(f"{name!r} is not a parameter of the module", f"it has {known}", "log_rates(model)")
+            raise ArgumentError(
+                f"{name!r} is not a parameter of the module", f"it has {known}", "log_rates(model)"
+            )
         _positive(value.detach(), name)
         parametrize.register_parametrization(module, name, _Exponential())
     return module

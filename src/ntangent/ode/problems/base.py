@@ -74,7 +74,9 @@ class OdeProblem:
         if first is None:
             return torch.linspace(start, end, count + 1, dtype=torch.float64)
         if not 0 < first < end - start:
-            raise ArgumentError(f"first={first} is outside {self.span}", "", f"first={1e-3 * (end - start):g}")
+            raise ArgumentError(
+                f"first={first} is outside {self.span}", "", f"first={1e-3 * (end - start):g}"
+            )
         later = torch.tensor(np.geomspace(first, end - start, count), dtype=torch.float64)
         return torch.cat([torch.zeros(1, dtype=torch.float64), later]) + start
 

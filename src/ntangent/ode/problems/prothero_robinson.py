@@ -19,7 +19,7 @@ def _jac(t: Tensor, y: Tensor, p: Tensor) -> Tensor:
 
 @register
 def prothero_robinson(k: float = 1e4, start: float = 1.0, end: float = 3.0) -> OdeProblem:
-    """y' = -k (y - cos t) - sin t; started at 1 the solution is cos t."""
+    """Y' = -k (y - cos t) - sin t; started at 1 the solution is cos t."""
 
     def exact(t: Tensor, p: Tensor) -> Tensor:
         return (torch.cos(t) + (start - 1.0) * torch.exp(-p[0] * t))[:, None]

@@ -22,7 +22,7 @@ def _jac(t: Tensor, y: Tensor, p: Tensor) -> Tensor:
 
 @register
 def slow_data(k: float = 1e3, start: float | None = 0.0, end: float = 2.0) -> OdeProblem:
-    """x' = -k (x - s), s' = -s, s(0) = 1; only the rate k ≠ 1 is unknown.
+    """X' = -k (x - s), s' = -s, s(0) = 1; only the rate k ≠ 1 is unknown.
 
     On the slow manifold x = s k/(k - 1): the sensitivity of slow data to log k is about 1/k.
 

@@ -25,7 +25,7 @@ def _jac(t: Tensor, y: Tensor, p: Tensor) -> Tensor:
 
 @register
 def two_scale(slow: float = 1.0, fast: float = 1e4, end: float = 2.0) -> OdeProblem:
-    """y' = Ay with the eigenvalues -slow for (1, 1) and -fast for (1, -1)."""
+    """Y' = Ay with the eigenvalues -slow for (1, 1) and -fast for (1, -1)."""
 
     def exact(t: Tensor, p: Tensor) -> Tensor:
         # y0 = (2, 0) has the amplitude 1 in both modes.

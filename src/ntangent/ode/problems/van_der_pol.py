@@ -23,7 +23,7 @@ def _jac(t: Tensor, y: Tensor, p: Tensor) -> Tensor:
 
 @register
 def van_der_pol(mu: float = 1000.0, end: float | None = None) -> OdeProblem:
-    """u' = v, v' = mu (1 - u²) v - u, from (2, 0); by default over about one period."""
+    """U' = v, v' = mu (1 - u²) v - u, from (2, 0); by default over about one period."""
     # Period (3 - 2 ln 2) mu + ... for large mu; 2π for small.
     period = 2.0 * mu if mu > 10 else 6.7 + 1.3 * mu
     return OdeProblem(

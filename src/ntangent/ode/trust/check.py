@@ -96,11 +96,15 @@ class TrustReport:
         return not self.alarms
 
     def __str__(self) -> str:
-        lines = [f"gradient through {self.decay.method.name}, {self.steps} steps: {'trusted' if self.ok else 'NOT trusted'}"]
+        lines = [
+            f"gradient through {self.decay.method.name}, {self.steps} steps: {'trusted' if self.ok else 'NOT trusted'}"
+        ]
         lines += [f"  ! {alarm}" for alarm in self.alarms]
         lines.append(f"  loss {self.loss:.6g}, with steps halved {self.refined_loss:.6g}")
         lines.append(f"  gradient differs by {self.disagreement:.2e} with steps halved")
-        lines.append(f"  perturbations grow by {self.growth.decades:.1f} decades, {self.growth.own:.1f} of them the equation's")
+        lines.append(
+            f"  perturbations grow by {self.growth.decades:.1f} decades, {self.growth.own:.1f} of them the equation's"
+        )
         lines.append(f"  Newton corrections left: {self.newton:.1e} of the tolerance")
         if len(self.names) <= 12:
             lines += [
@@ -182,7 +186,9 @@ def _check(question: Question, how: Integration, loss: Loss) -> TrustReport:
     field = base.problem.field
     if not field.params:
         raise ArgumentError(
-            "func depends on no tensor with requires_grad", "there is no gradient to check", "p.requires_grad_()"
+            "func depends on no tensor with requires_grad",
+            "there is no gradient to check",
+            "p.requires_grad_()",
         )
     value, grads = _gradient(base, loss)
     gradient, relative = _flat(grads, field.params)
@@ -290,7 +296,11 @@ def _alarms(
             f"{grown.end:.3g}, of which the equation explains {grown.own:.1f}"
         )
         k, i = _largest(amplification)
-        text += f"; |R(z)| = {float(amplification[k, i]):.3g} for a decaying mode" if amplification[k, i] > 1 else ""
+        text += (
+            f"; |R(z)| = {float(amplification[k, i]):.3g} for a decaying mode"
+            if amplification[k, i] > 1
+            else ""
+        )
         found.append(("growth", text, k, i))
     if not newton <= NEWTON_REST:
         text = f"Newton corrections of {newton:.1e} times the tolerance are left at t = {newton_time:.3g}"
@@ -304,7 +314,14 @@ def _alarms(
         text += ", of the wrong sign" if bool(decay.wrong_sign[k, i]) else ""
         found.append(("mesh", text, k, i))
     return tuple(
-        Alarm(kind, text, complex(decay.eigenvalues[k, i]), complex(decay.z[k, i]), float(decay.t[k]), decay.method.name)
+        Alarm(
+            kind,
+            text,
+            complex(decay.eigenvalues[k, i]),
+            complex(decay.z[k, i]),
+            float(decay.t[k]),
+            decay.method.name,
+        )
         for kind, text, k, i in found
     )
 

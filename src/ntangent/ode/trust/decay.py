@@ -6,7 +6,7 @@ equation. The sensitivity to ln λ is z e^z for the equation and z R'(z) for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,14 +160,20 @@ def gradient_decay(
     check_positive(steps, "steps", integer=True)
     if isinstance(what, Solution):
         if what.packing.rows != 1:
-            raise ArgumentError("the solution is that of a batch", "modes are looked at one by one", "ode.solve(func, y0[0], t)")
+            raise ArgumentError(
+                "the solution is that of a batch",
+                "modes are looked at one by one",
+                "ode.solve(func, y0[0], t)",
+            )
         interpolant = what.dense
         field, scheme = interpolant.field, interpolant.stepper.method
         times, sizes = interpolant.t[:, 0], interpolant.h[:, 0]
         states = torch.stack([step.state[0] for step in interpolant.steps])
     else:
         if y is None or h is None:
-            raise ArgumentError("y or h is missing", "a mode is judged by h·λ at a state", "gradient_decay(func, y, 0.1)")
+            raise ArgumentError(
+                "y or h is missing", "a mode is judged by h·λ at a state", "gradient_decay(func, y, 0.1)"
+            )
         packing = Packing(y, batched=False)
         field, scheme = Field(what, packing, (), jacobian), methods.get(method)
         times = torch.tensor([float(t)], dtype=torch.float64)
@@ -198,7 +204,11 @@ def assemble(
 
 
 def _names(params: Sequence[Tensor]) -> tuple[str, ...]:
-    return tuple(f"p{i + 1}[{j}]" if p.numel() > 1 else f"p{i + 1}" for i, p in enumerate(params) for j in range(p.numel()))
+    return tuple(
+        f"p{i + 1}[{j}]" if p.numel() > 1 else f"p{i + 1}"
+        for i, p in enumerate(params)
+        for j in range(p.numel())
+    )
 
 
 def sort_modes(jacobians: Tensor) -> Tensor:
@@ -229,11 +239,11 @@ def _modes(field: Field, times: Tensor, states: Tensor, params: list[Tensor]) ->
             if not bool(torch.isfinite(weight).all()) or not jac.requires_grad:
                 out.append(torch.cat([torch.zeros(p.numel(), dtype=torch.float64) for p in params]))
                 continue
-            grads = torch.autograd.grad((jac[k].double() * weight).sum(), params, retain_graph=True, allow_unused=True)
+            grads = torch.autograd.grad(
+                (jac[k].double() * weight).sum(), params, retain_graph=True, allow_unused=True
+            )
             out.append(torch.cat([
                 (torch.zeros_like(p) if g is None else g * p.detach()).reshape(-1).double()
                 for g, p in zip(grads, params, strict=True)
             ]))  # fmt: skip
     return values, torch.stack(out).reshape(len(times), values.shape[1], -1)
-
-

@@ -23,7 +23,9 @@ class TrustMonitor:
         stop: whether an alarm ends the training; else it is logged.
     """
 
-    def __init__(self, check: Callable[[Tensor], TrustReport], *, every: int = 50, stop: bool = False) -> None:
+    def __init__(
+        self, check: Callable[[Tensor], TrustReport], *, every: int = 50, stop: bool = False
+    ) -> None:
         self.check, self.every, self.stop = check, check_positive(every, "every", integer=True), stop
         self.reports: list[tuple[int, TrustReport]] = []
 
