@@ -27,7 +27,7 @@ from ntangent.run import Callback, Outcome, Progress, RunFolder, run_config, tra
 
 @runtime_checkable
 class Loss(Protocol):
-    """A configuration that makes an objective: :class:`Trajectory`, :class:`Collocation`, :class:`Shooting`."""
+    """What makes an objective: :class:`Trajectory`, :class:`Collocation`, :class:`Shooting`."""
 
     def objective(self, model: nn.Module, data: Data) -> FitObjective:
         """Return the objective."""
@@ -144,8 +144,8 @@ def fit(
     folder = None
     if run_dir is not None:
         config = run_config(
-            problem="ode.fit", options={"precondition": precondition}, stages=stages, seed=0, dtype=start.dtype,
-            model=describe(model), data=describe(data), loss=describe(chosen), start=describe(start),
+            problem="ode.fit", options={"precondition": precondition}, stages=stages, seed=0,
+            dtype=start.dtype, model=describe(model), data=describe(data), loss=describe(chosen), start=describe(start),
             prediction=describe(how),
         )  # fmt: skip
         folder = RunFolder.resume(run_dir, config) if resume else RunFolder.create(run_dir, config, overwrite)

@@ -65,6 +65,7 @@ class NeuralField(nn.Module):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """Return dy/dt."""
+        del t
         flat = (y / self.size).reshape(-1, y.shape[-1])
         return self.rate * self.net(flat).reshape(y.shape)  # type: ignore[no-any-return]
 
@@ -117,6 +118,7 @@ class PolynomialField(nn.Module):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """Return dy/dt."""
+        del t
         x = y / self.size
         terms = []
         for factors in self.monomials:

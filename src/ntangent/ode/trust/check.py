@@ -96,15 +96,13 @@ class TrustReport:
         return not self.alarms
 
     def __str__(self) -> str:
-        lines = [
-            f"gradient through {self.decay.method.name}, {self.steps} steps: {'trusted' if self.ok else 'NOT trusted'}"
-        ]
+        verdict = "trusted" if self.ok else "NOT trusted"
+        lines = [f"gradient through {self.decay.method.name}, {self.steps} steps: {verdict}"]
         lines += [f"  ! {alarm}" for alarm in self.alarms]
         lines.append(f"  loss {self.loss:.6g}, with steps halved {self.refined_loss:.6g}")
         lines.append(f"  gradient differs by {self.disagreement:.2e} with steps halved")
-        lines.append(
-            f"  perturbations grow by {self.growth.decades:.1f} decades, {self.growth.own:.1f} of them the equation's"
-        )
+        grown, own = self.growth.decades, self.growth.own
+        lines.append(f"  perturbations grow by {grown:.1f} decades; the equation explains {own:.1f}")
         lines.append(f"  Newton corrections left: {self.newton:.1e} of the tolerance")
         if len(self.names) <= 12:
             lines += [
@@ -168,7 +166,7 @@ def check_gradient(
     question = Question(func, y0, t, listed, jacobian)
     report = _check(question, how, loss or _signs)
     if report.alarms and suggest:
-        remedy = _remedy(question, how, loss or _signs, report)
+        remedy = _remedy(question, how, loss or _signs)
         report = replace(report, alarms=tuple(replace(alarm, remedy=remedy) for alarm in report.alarms))
     return report
 
@@ -191,12 +189,12 @@ def _check(question: Question, how: Integration, loss: Loss) -> TrustReport:
             "p.requires_grad_()",
         )
     value, grads = _gradient(base, loss)
-    gradient, relative = _flat(grads, field.params)
+    gradient = _flat(grads, field.params)
     fine = _finer(question, how, base)
     fine_value, fine_grads = math.nan, [torch.full_like(g, torch.nan) for g in grads]
     if fine is not None:
         fine_value, fine_grads = _gradient(fine, loss)
-    refined, _ = _flat(fine_grads, field.params)
+    refined = _flat(fine_grads, field.params)
     # Nothing is known of a gradient below the error that the tolerance allows the loss itself.
     noise = min(how.rtol, 1e-6) * float((_cotangent(base, loss)[1] * base.outputs[:, 0]).abs().sum())
     gap = disagreement(gradient, refined, [p.numel() for p in field.params], noise)
@@ -240,11 +238,10 @@ def _gradient(traced: Traced, loss: Loss) -> tuple[float, list[Tensor]]:
     return value, traced.gradient(cotangent[:, None])[0]
 
 
-def _flat(grads: list[Tensor], params: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return p ∂L/∂p, flat in double precision, and the p that it was multiplied with."""
+def _flat(grads: list[Tensor], params: list[Tensor]) -> Tensor:
+    """Return p ∂L/∂p (∂L/∂p where p = 0), flat in double precision."""
     factors = [torch.where(p == 0, torch.ones_like(p), p).detach().double().reshape(-1) for p in params]
-    flat = torch.cat([g.detach().double().reshape(-1) * f for g, f in zip(grads, factors, strict=True)])
-    return flat, torch.cat(factors)
+    return torch.cat([g.detach().double().reshape(-1) * f for g, f in zip(grads, factors, strict=True)])
 
 
 def disagreement(gradient: Tensor, refined: Tensor, sizes: list[int], noise: float) -> float:
@@ -331,7 +328,7 @@ def _largest(values: Tensor) -> tuple[int, int]:
     return index // values.shape[1], index % values.shape[1]
 
 
-def _remedy(question: Question, how: Integration, loss: Loss, report: TrustReport) -> str:
+def _remedy(question: Question, how: Integration, loss: Loss) -> str:
     """Return the arguments of the first of a few candidates that passes the same tests."""
     fixed = how.mesh is not None or how.control(question.y0).fixed
     tolerances = {"rtol": how.rtol, "atol": how.atol}
