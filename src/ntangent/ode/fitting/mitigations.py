@@ -69,7 +69,8 @@ class Preconditioned:
 
     def theta(self, phi: Tensor) -> Tensor:
         """Return θ for φ."""
-        return self.origin + self.factors * phi
+        theta: Tensor = self.origin + self.factors * phi
+        return theta
 
     def start(self) -> Tensor:
         """Return φ = 0."""

@@ -66,7 +66,8 @@ class QuasiSteady(nn.Module):
             for _ in range(ITERATIONS):
                 x = x - torch.linalg.solve(jac(t, x, frozen), self._balance(t, x, frozen))
         matrix = jac(t, x, slow)
-        return x - torch.linalg.solve(matrix, self._balance(t, x, slow))
+        root: Tensor = x - torch.linalg.solve(matrix, self._balance(t, x, slow))
+        return root
 
     def complete(self, t: Tensor, slow: Tensor) -> Tensor:
         """Return the whole state (n,) for the slow components."""

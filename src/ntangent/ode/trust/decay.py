@@ -215,7 +215,8 @@ def sort_modes(jacobians: Tensor) -> Tensor:
     """Return eigenvalues of (K, n, n), fastest first, (K, n) complex128."""
     values = torch.linalg.eigvals(jacobians.double())
     order = values.abs().argsort(dim=-1, descending=True, stable=True)
-    return values.gather(-1, order)
+    sorted_values: Tensor = values.gather(-1, order)
+    return sorted_values
 
 
 def _modes(field: Field, times: Tensor, states: Tensor, params: list[Tensor]) -> tuple[Tensor, Tensor | None]:
