@@ -59,6 +59,7 @@ BUDGET_EXCEPTIONS: dict[str, str] = {  # "path" or "path::function" -> reason
     "src/ntangent/nn/networks.py::__init__": "constructors: all but the two sizes are keywords with defaults",
     "src/ntangent/jet/mlp.py::MLP": "a constructor: all but the two sizes are keywords with defaults",
     "src/ntangent/pinn/solve.py::solve": "the front door: all but three are keywords with defaults",
+    "src/ntangent/ode/fitting/fit.py::fit": "the front door: all but three are keywords with defaults",
     "src/ntangent/run/loop.py::train": "the one loop: all but three are keywords with defaults",
 }
 

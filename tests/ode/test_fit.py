@@ -25,7 +25,13 @@ def small() -> tuple[nn.Module, ode.Data]:
 def objectives() -> list[FitObjective]:
     model, data = small()
     curve = MLP(1, 2, width=3, depth=1, dtype=torch.float64)
-    losses = [Trajectory(TIGHT), Shooting(TIGHT), Shooting(TIGHT, nodes="free"), Collocation(), Collocation(curve)]
+    losses = [
+        Trajectory(TIGHT),
+        Shooting(TIGHT),
+        Shooting(TIGHT, nodes="free"),
+        Collocation(),
+        Collocation(curve),
+    ]
     return [loss.objective(model, data) for loss in losses]
 
 
@@ -42,7 +48,9 @@ def test_jacobians_and_gradients_against_differences(index: int) -> None:
     torch.testing.assert_close(gradient, 2 * jacobian.T @ r, rtol=1e-7, atol=1e-10)
     direction = torch.rand(theta.shape, dtype=theta.dtype, generator=generator) - 0.5
     e = 1e-4
-    slope = (objective.residuals(theta + e * direction) - objective.residuals(theta - e * direction)) / (2 * e)
+    slope = (objective.residuals(theta + e * direction) - objective.residuals(theta - e * direction)) / (
+        2 * e
+    )
     # Differences: e² from truncation, the solver's tolerance over e from the steps that are chosen anew.
     torch.testing.assert_close(jacobian @ direction, slope, rtol=1e-4, atol=1e-5)
 
@@ -100,7 +108,9 @@ def test_quasi_steady_state_recovers_the_rate_without_a_stiff_solve() -> None:
     s = torch.tensor([0.7], dtype=torch.float64)
     whole = reduced.complete(torch.zeros(()).double(), s)
     # x = s (1 + 1/k) to the first order in 1/k.
-    torch.testing.assert_close(whole.detach(), torch.tensor([0.7 * (1 + 1 / 700), 0.7]).double(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        whole.detach(), torch.tensor([0.7 * (1 + 1 / 700), 0.7]).double(), rtol=1e-12, atol=0
+    )
     slope = torch.autograd.grad(whole[0], k)[0]
     assert slope.item() == pytest.approx(-0.7 / 700**2, rel=1e-10)
     reduced.check(torch.zeros(()).double(), s)
@@ -131,7 +141,9 @@ def test_preconditioned_columns_have_norm_one() -> None:
     torch.testing.assert_close(jacobian.norm(dim=0), torch.ones(1).double())
     loss, gradient = scaled.value_and_gradient(scaled.start())
     torch.testing.assert_close(loss, base.value_and_gradient(base.start())[0])
-    torch.testing.assert_close(gradient, 2 * jacobian.T @ scaled.residuals(scaled.start()), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        gradient, 2 * jacobian.T @ scaled.residuals(scaled.start()), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_adam_with_a_large_epsilon_is_warned_of() -> None:
@@ -167,7 +179,12 @@ def test_a_killed_fit_resumes_to_the_same_bits(tmp_path: Path) -> None:
     def run(folder: Path, resume: bool = False, stop: bool = False) -> Tensor:
         model, data = small()
         result = ode.fit(
-            model, data, [optim.Adam(6, lr=0.05)], run_dir=folder, resume=resume, callbacks=[Stop()] if stop else ()
+            model,
+            data,
+            [optim.Adam(6, lr=0.05)],
+            run_dir=folder,
+            resume=resume,
+            callbacks=[Stop()] if stop else (),
         )
         return result.outcome.theta
 
@@ -198,3 +215,21 @@ def test_mistakes_are_explained() -> None:
         ode.Data(torch.tensor([0.0, 2.0, 1.0]), torch.ones(3, 1))
     with pytest.raises(ArgumentError, match="initial state"):
         ode.Data(torch.tensor([0.0, 1.0]), torch.tensor([[torch.nan], [1.0]]))
+
+
+@pytest.mark.slow
+def test_van_der_pol_at_mu_1000_as_a_polynomial_neural_ode() -> None:
+    # From states alone, where an adaptive solver stepped: measured 5e-5 on [0, 500], 7e-4 through the jump.
+    problem = problems.get("van_der_pol", mu=1000.0)
+    atol = torch.tensor([1e-7, 1e-5], dtype=torch.float64)
+    ends = torch.tensor(problem.span, dtype=torch.float64)
+    knots = ode.solve(problem.func(), problem.initial(), ends, rtol=1e-5, atol=atol).knots
+    data = ode.Data(knots, problem.reference(knots), scale=torch.tensor([2.0, 1300.0]))
+    field = ode.PolynomialField(2, 3, size=[2.0, 1300.0], rate=[1300.0, 1e6])
+    how = ode.Integration(rtol=1e-7, atol=(1e-9, 1e-6))
+    ode.fit(field, data, [optim.LevenbergMarquardt(20)], loss="collocation", method=how)
+    for end, error in ((500.0, 1e-3), (2000.0, 1e-2)):
+        times = torch.linspace(0, end, 201, dtype=torch.float64)
+        u = ode.odeint(field, problem.initial(), times, rtol=1e-8, atol=1e-8).detach()[:, 0]
+        exact = problem.reference(times)[:, 0]
+        assert (u - exact).norm() < error * exact.norm()

@@ -9,7 +9,8 @@ from ntangent.ode import problems
 PUBLISHED = {
     "hires": {0: 0.7371312573325668e-3, 3: 0.1175651343283149e-2, 7: 0.2850001604814231e-2},
     "orego": {0: 0.1000814870318523e1, 1: 0.1228178521549917e4, 2: 0.1320554942846706e3},
-    "pollu": {0: 0.5646255480022769e-1, 2: 0.4139734331099427e-8, 15: 0.4352846369330103e-17, 19: 0.5682943292316392e-4},
+    "pollu": {0: 0.5646255480022769e-1, 2: 0.4139734331099427e-8, 15: 0.4352846369330103e-17,
+              19: 0.5682943292316392e-4},
     "robertson": {0: 0.7158270687193941, 1: 0.9185534764557338e-5, 2: 0.2841637457458413},
 }  # fmt: skip
 
@@ -36,7 +37,9 @@ def test_jacobians_and_batches(name: str) -> None:
     if given is not None:
         for i in range(4):
             exact = torch.func.jacrev(lambda x, i=i: problem.func()(t[i, 0], x))(y[i])
-            torch.testing.assert_close(given(t, y)[i], exact, rtol=1e-12, atol=1e-12 * float(exact.abs().max()))
+            torch.testing.assert_close(
+                given(t, y)[i], exact, rtol=1e-12, atol=1e-12 * float(exact.abs().max())
+            )
 
 
 @pytest.mark.parametrize("name", problems.names())

@@ -33,7 +33,13 @@ def test_explicit_method_on_robertson_raises_the_alarm() -> None:
     p = (problem.parameters() * torch.tensor([1.0, 2.0, 1.0])).requires_grad_()
     times = torch.cat([torch.zeros(1), torch.logspace(-5, math.log10(2.0), 10)]).double()
     report = ode.check_gradient(
-        problem.func(p), problem.initial(), times, jacobian=problem.jacobian(p), method="dopri5", rtol=1e-5, atol=1e-8
+        problem.func(p),
+        problem.initial(),
+        times,
+        jacobian=problem.jacobian(p),
+        method="dopri5",
+        rtol=1e-5,
+        atol=1e-8,
     )
     growth = next(alarm for alarm in report.alarms if alarm.kind == "growth")
     # The loss is right, the gradient is not, and the alarm names the mode that left the stable region.
@@ -110,7 +116,9 @@ def test_decay_of_a_linear_system_is_that_of_its_scheme(method: str) -> None:
     torch.testing.assert_close(result.eigenvalues.real, torch.tensor([[-80.0, -2.0]]).double())
     scheme = methods.get(method)
     for column, z in enumerate((-8.0, -0.2)):
-        assert result.numerical[0, column].real.item() == pytest.approx(scheme.stability_derivative(z), rel=1e-10)
+        assert result.numerical[0, column].real.item() == pytest.approx(
+            scheme.stability_derivative(z), rel=1e-10
+        )
         assert result.intrinsic[0, column].real.item() == pytest.approx(math.exp(z), rel=1e-12)
         wrong = any(low < z < high for low, high in scheme.wrong_sign_intervals)
         assert bool(result.wrong_sign[0, column]) is wrong

@@ -110,22 +110,31 @@ class CollocationObjective(FitObjective):
             return self._residuals()
 
     def residuals_and_jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the residuals and their Jacobian: M transposed products, many at a time."""
+        """Return the residuals and their Jacobian: M transposed products."""
         self.all.write(theta)
         with torch.enable_grad():
             r = self._residuals()
-            blocks = []
             eye = torch.eye(len(r), dtype=r.dtype, device=r.device)
-            for seeds in eye.split(256):
-                grads = torch.autograd.grad(
-                    r, self.all.tensors, seeds, is_grads_batched=True, retain_graph=True, allow_unused=True
-                )
-                parts = [
-                    seeds.new_zeros((len(seeds), p.numel())) if g is None else g.reshape(len(seeds), -1)
-                    for g, p in zip(grads, self.all.tensors, strict=True)
-                ]
-                blocks.append(torch.cat(parts, dim=1))
+            # The backward pass of a jet has no batching rule: then one product after the other.
+            size = 256 if self.curve is None else 1
+            blocks = [self._pull(r, seeds) for seeds in eye.split(size)]
         return r.detach(), torch.cat(blocks)
+
+    def _pull(self, r: Tensor, seeds: Tensor) -> Tensor:
+        """Return rows of the Jacobian, (len(seeds), P)."""
+        grads = torch.autograd.grad(
+            r,
+            self.all.tensors,
+            seeds if len(seeds) > 1 else seeds[0],
+            is_grads_batched=len(seeds) > 1,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        parts = [
+            seeds.new_zeros((len(seeds), p.numel())) if g is None else g.reshape(len(seeds), -1)
+            for g, p in zip(grads, self.all.tensors, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
 
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient."""

@@ -144,10 +144,17 @@ def fit(
     folder = None
     if run_dir is not None:
         config = run_config(
-            problem="ode.fit", options={"precondition": precondition}, stages=stages, seed=0,
-            dtype=start.dtype, model=describe(model), data=describe(data), loss=describe(chosen), start=describe(start),
+            problem="ode.fit",
+            options={"precondition": precondition},
+            stages=stages,
+            seed=0,
+            dtype=start.dtype,
+            model=describe(model),
+            data=describe(data),
+            loss=describe(chosen),
+            start=describe(start),
             prediction=describe(how),
-        )  # fmt: skip
+        )
         folder = RunFolder.resume(run_dir, config) if resume else RunFolder.create(run_dir, config, overwrite)
     shown = [*callbacks, Progress(stages, quiet=not progress)]
     outcome = train(stages, objective, theta, folder=folder, resume=resume, callbacks=shown)
