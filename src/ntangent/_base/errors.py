@@ -81,3 +81,7 @@ class SolverError(ConvergenceError):
     """
 
     solution: object | None = None
+
+
+class NoEffectWarning(UserWarning):
+    """An option does nothing in this combination."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ntangent.ode.field import Field
 from ntangent.ode.integrate import Trajectory
-from ntangent.ode.methods.kinds import RungeKutta
+from ntangent.ode.methods.base import RungeKutta
 from ntangent.ode.steppers.base import Step, Stepper
 
 

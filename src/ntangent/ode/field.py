@@ -50,7 +50,7 @@ class Packing:
 
     def __init__(self, y0: Tensor | tuple[Tensor, ...], batched: bool) -> None:
         self.several = isinstance(y0, tuple | list)
-        parts = list(y0) if self.several else [y0]
+        parts: list[Any] = list(y0) if isinstance(y0, tuple | list) else [y0]
         for part in parts:
             if not isinstance(part, Tensor):
                 raise DtypeError(
@@ -80,7 +80,7 @@ class Packing:
 
     def pack(self, y: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the state as rows, shape (B, n)."""
-        parts = y if self.several else [y]
+        parts = [y] if isinstance(y, Tensor) else list(y)
         flat = [part.reshape(self.rows, -1) for part in parts]
         return flat[0] if len(flat) == 1 else torch.cat(flat, dim=1)
 
@@ -113,7 +113,7 @@ class Field:
 
     def __init__(
         self,
-        func: Func,
+        func: Any,
         packing: Packing,
         params: Iterable[Tensor] | None = None,
         jacobian: Jacobian | None = None,
@@ -141,7 +141,9 @@ class Field:
     def _checked(self, out: Any, y: Tensor) -> Tensor:
         parts = list(out) if isinstance(out, tuple | list) else [out]
         shapes = [tuple(part.shape) if isinstance(part, Tensor) else type(part) for part in parts]
-        if isinstance(out, tuple | list) != self.packing.several or shapes != [*map(tuple, self.packing.shapes)]:
+        if isinstance(out, tuple | list) != self.packing.several or shapes != [
+            *map(tuple, self.packing.shapes)
+        ]:
             raise ShapeError(
                 f"func returned shape {shapes}, the state has {[tuple(s) for s in self.packing.shapes]}",
                 "func(t, y) is the time derivative of y",
@@ -174,7 +176,7 @@ class Field:
         """Return f at m points in one call where func can be vmapped; keeps the tape."""
         if self._together and len(t) > 2:
             try:
-                return torch.vmap(self._rows)(t, y)  # type: ignore[no-any-return]
+                return torch.vmap(self._rows)(t, y)
             except (RuntimeError, ValueError, TypeError):  # func branches on values, or has no batching rule
                 self._together = False
         return torch.stack([self._rows(ti, yi) for ti, yi in zip(t, y, strict=True)])
@@ -240,7 +242,9 @@ class Field:
             part.params = self.params
         return parts
 
-    def partials(self, t: Tensor, y: Tensor, *, time: bool = False, keep: bool = False) -> tuple[Tensor, Tensor]:
+    def partials(
+        self, t: Tensor, y: Tensor, *, time: bool = False, keep: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Return (df/dy, df/dt), shapes (m, B, n, n) and (m, B, n); df/dt is empty unless asked.
 
         Args:

@@ -196,10 +196,13 @@ class Walk:
         # After a step cut short by an output, the size that was planned, as far as the error allows.
         planned = torch.minimum(self.h, size * self.choice.unlimited)
         new = torch.where(accepted & (size < self.h), torch.maximum(new, planned), new)
-        new = torch.minimum(new, torch.where(ok, size * self.stepper.growth, size)).clamp(max=self.control.max_step)
-        self.h = torch.where(active, new, self.h)
+        new = torch.minimum(new, torch.where(ok, size * self.stepper.growth, size)).clamp(
+            max=self.control.max_step
+        )
+        self.h = torch.where(active, new.clamp(min=self.control.min_step), self.h)
+        # Below this, t + h is t; a row that lands now does not mind.
         least = torch.maximum(4 * torch.finfo(self.t.dtype).eps * self.t.abs(), self.h.new_tensor(1e-290))
-        short = active & ~accepted & (self.h <= least.clamp_min(self.control.min_step))
+        short = active & ((self.h <= least) | ~accepted & (size <= self.control.min_step))
         if bool(short.any()):
             self._fail(UNDERFLOW if bool(ok[short].all()) else self._reason(attempt), short)
 

@@ -10,7 +10,13 @@ from torch import Tensor
 
 from ntangent.ode.controller import Control, norm
 
-MOST_ITERATIONS = 10
+# A chosen step that needs more iterations had better be shorter; a given one has no other way.
+MOST_ITERATIONS, MOST_FOR_GIVEN_STEPS = 10, 50
+
+
+def most_iterations(control: Control) -> int:
+    """Return how many iterations a step may take."""
+    return MOST_FOR_GIVEN_STEPS if control.fixed else MOST_ITERATIONS
 
 
 @dataclass
@@ -43,7 +49,7 @@ def simplified_newton(
     correction: Callable[[Tensor], Tensor],
     scale: Tensor,
     accuracy: float,
-    most: int = MOST_ITERATIONS,
+    most: int,
 ) -> Solved:
     """Iterate z <- z + correction(z) until the rest of the geometric series is below the accuracy.
 
@@ -58,9 +64,10 @@ def simplified_newton(
     done = torch.zeros(z.shape[1], dtype=torch.bool, device=z.device)
     bad = torch.zeros_like(done)
     last: Tensor | None = None
-    rate, iteration = 0.0, 0
+    rate, iterations = 0.0, 0
     eps = torch.finfo(z.dtype).eps
-    for iteration in range(1, most + 1):
+    for _ in range(most):
+        iterations += 1
         delta = correction(z)
         z = z + delta
         size = norm((delta / scale).transpose(0, 1).flatten(1))
@@ -80,7 +87,4 @@ def simplified_newton(
         if bool((done | bad).all()):
             break
         last = size
-    if accuracy * 1e-3 > eps and not bool(done.all()) and last is not None:
-        # Given steps: a slow iteration that did come down to rounding is a solution.
-        done = done | ~bad & (size <= accuracy)
-    return Solved(z, done & ~bad, iteration, rate)
+    return Solved(z, done & ~bad, iterations, rate)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ntangent._base.errors import ArgumentError
-from ntangent.ode.algebraic import Number, Operand
+from ntangent.ode.algebraic import Number, Operand, approximate
 from ntangent.ode.methods.proof import prove_runge_kutta, simplifying, stage_order
 from ntangent.ode.stability import Interval, Stability, rational_stability
 
@@ -224,7 +224,7 @@ class RungeKutta(Method):
     @functools.cached_property
     def stiffly_accurate(self) -> bool:
         """Whether the last stage is the solution: the last row of A is b, and c_s = 1."""
-        return self.A[-1] == self.b and self.c[-1] == 1
+        return self.A[-1] == self.b and abs(approximate(self.c[-1] - 1)) <= self.rounding
 
     @functools.cached_property
     def first_same_as_last(self) -> bool:

@@ -12,7 +12,6 @@ from ntangent.ode.methods.kinds import Taylor
 METHODS: Registry[Method] = Registry("ODE method")
 ALIASES: Registry[str] = Registry("ODE method alias")
 
-_PROVED: set[int] = set()
 _MADE: dict[str, Method] = {}  # Taylor methods asked for that the table does not list
 _TAYLOR = re.compile(r"taylor(\d+)|pade(\d+)_(\d+)")
 
@@ -37,8 +36,7 @@ def register(method: Method) -> Method:
     Raises:
         ArgumentError: naming the condition that fails, or if the name is taken.
     """
-    method.prove()
-    _PROVED.add(id(method))
+    _ = method.order_proved
     return add(method)
 
 
@@ -60,14 +58,7 @@ def get(name: str | Method) -> Method:
         [(-17.729, -4.808)]
     """
     method = name if isinstance(name, Method) else _find(name)
-    if id(method) not in _PROVED:
-        method.prove()
-        # An id outlives its method only if nothing keeps the method alive.
-        if any(
-            method is kept
-            for kept in (METHODS[method.name] if method.name in METHODS else None, _MADE.get(method.name))
-        ):
-            _PROVED.add(id(method))
+    _ = method.order_proved  # the proof, once
     return method
 
 

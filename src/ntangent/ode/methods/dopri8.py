@@ -39,7 +39,7 @@ DOPRI8 = add(
         source="Prince & Dormand, J. Comput. Appl. Math. 7 (1981) 67, RK8(7)13M",
         order=8,
         embedded_order=7,
-        rounding=Fraction(1, 10**15),  # the fractions are approximations
+        rounding=Fraction(1, 10**16),  # the fractions are approximations
         A=matrix(_A, 13),
         b=vector(
             ["14005451/335480064", 0, 0, 0, 0, "-59238493/1068277825", "181606767/758867731",

@@ -32,7 +32,7 @@ def _pair(
             source=f"{SOURCE}, {title}",
             order=order,
             embedded_order=order - 1,
-            rounding=Fraction(1, 10**20),
+            rounding=Fraction(1, 10**22),
             A=matrix(rows, size),
             b=weights,
             b_error=vector(b_error),
@@ -46,7 +46,7 @@ def _pair(
         source=f"{SOURCE}, {title}",
         order=order,
         embedded_order=order - 1,
-        rounding=Fraction(1, 10**20),
+        rounding=Fraction(1, 10**22),
         explicit_part=part("explicit", parts[0]),
         implicit_part=part("implicit", parts[1]),
     )

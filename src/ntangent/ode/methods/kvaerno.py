@@ -89,4 +89,4 @@ _ROWS5: list[list[Entry]] = [
 
 KVAERNO3 = add(_kvaerno(3, _rows3(GAMMA3)))
 KVAERNO4 = add(_kvaerno(4, _rows4(GAMMA4)))
-KVAERNO5 = add(_kvaerno(5, _ROWS5, Fraction(1, 10**14)))
+KVAERNO5 = add(_kvaerno(5, _ROWS5, Fraction(1, 10**15)))

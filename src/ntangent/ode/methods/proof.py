@@ -112,17 +112,20 @@ def prove_runge_kutta(method: Any) -> None:
             _prove_dense(method, weights, numbers)
 
 
-def _prove_dense(method: Any, weights: Weights, numbers: Arithmetic) -> None:
+def _prove_dense(
+    method: Any, weights: Weights, numbers: Arithmetic, family: Callable[[int], Sequence[Tree]] = trees
+) -> None:
     """Check Σ b_i(θ) Φ_i(t) = θ^|t| / γ(t) power by power, and b_i(1) = b_i."""
     dense = numbers.matrix(method.dense)
     for row, weight in zip(dense, numbers.vector(method.b), strict=True):
         if abs(sum(row, 0 * weight) - weight) > numbers.tolerance:
             raise refuse(method.name, "b_i(1) = b_i", abs(sum(row, 0 * weight) - weight), "dense output")
     for size in range(1, method.dense_order + 1):
-        for tree in trees(size):
+        for tree in family(size):
             phi = weights(tree)
-            for power in range(1, len(dense[0]) + 1):
-                total = sum((row[power - 1] * x for row, x in zip(dense, phi, strict=True)), 0 * phi[0])
+            for power in range(1, max(len(dense[0]), size) + 1):
+                column = [row[power - 1] if power <= len(row) else 0 * numbers.one for row in dense]
+                total = sum((a * x for a, x in zip(column, phi, strict=True)), 0 * phi[0])
                 target = numbers(Fraction(1, density(tree))) if power == order_of(tree) else 0
                 if abs(total - target) > numbers.tolerance:
                     raise refuse(
@@ -168,6 +171,8 @@ def prove_additive(method: Any) -> None:
             e = [numbers.vector(part.b_error) for part in (first, second)]
             name = f"{method.name}, embedded"
             demand(name, weights, lambda t: e[t[0]], method.embedded_order, numbers.tolerance, family=family)
+        if first.dense is not None and first.dense == second.dense:
+            _prove_dense(first, weights, numbers, family)
     first.prove()
     second.prove()
 

@@ -79,7 +79,7 @@ def _code(
         source=source,
         order=order,
         embedded_order=order - 1,
-        rounding=Fraction(1, 10**12),
+        rounding=Fraction(1, 10**13),
         alpha=alpha,
         gamma=lower,
         b=b,

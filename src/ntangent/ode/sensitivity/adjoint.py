@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ntangent._base.errors import ArgumentError
 from ntangent.ode.field import Field
 from ntangent.ode.sensitivity.tape import Tape, restore
 
@@ -29,23 +29,46 @@ class DiscreteAdjoint(torch.autograd.Function):
         ctx: Any, field: Field, tape: Tape, solve: Solve, t: Tensor, y0: Tensor, *params: Tensor
     ) -> Tensor:
         """Run ``solve``, which fills the tape, and return the states (T, B, n)."""
-        del y0, params
         states = solve()
         ctx.field, ctx.tape = field, tape
-        ctx.save_for_backward(t, states)
+        # Saved for the check that nobody changes them before the way back, which evaluates func again.
+        ctx.save_for_backward(t, states, y0, *params)
         return states
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Walk the steps back."""
         field: Field = ctx.field
-        t, states = ctx.saved_tensors
-        cotangent, totals = walk_back(field, ctx.tape, grads[0])
-        dt = None
-        if ctx.needs_input_grad[3]:
-            dt = time_gradient(field, t, states, grads[0], cotangent)
-        return None, None, None, dt, cotangent + grads[0][0], *totals
+        t, states, *inputs = ctx.saved_tensors
+        grad = grads[0].detach()
+        with torch.no_grad():
+            cotangent, totals = walk_back(field, ctx.tape, grad)
+            dt = time_gradient(field, t, states, grad, cotangent) if ctx.needs_input_grad[3] else None
+            found = [dt, cotangent + grad[0], *totals]
+        if torch.is_grad_enabled():  # create_graph=True
+            once: Any = FirstOrder.apply
+            found = [g if g is None else once(g, t, *inputs) for g in found]
+        return None, None, None, *found
+
+
+class FirstOrder(torch.autograd.Function):
+    """The identity, which refuses to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *inputs: Tensor) -> Tensor:
+        """Return the value, on the tape of the inputs of the solve."""
+        del ctx, inputs
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Refuse."""
+        del ctx, grads
+        raise ArgumentError(
+            "second derivatives of odeint are not available",
+            "the adjoint of the discrete solution is not on a tape itself",
+            "y, slopes = ode.sensitivity(func, y0, t)  # J for Gauss-Newton instead of a Hessian",
+        )
 
 
 def walk_back(field: Field, tape: Tape, grad: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -28,7 +28,7 @@ class Tape:
 
     def __call__(self, step: Step) -> None:
         """Keep one step."""
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and step.stepper.recomputable:
             step.stages = step.extra = None
         self.steps.append(step)
 

@@ -12,7 +12,7 @@ from ntangent.ode.controller import Control
 from ntangent.ode.field import Field
 from ntangent.ode.methods.base import Method
 from ntangent.ode.methods.kinds import AdditiveRungeKutta
-from ntangent.ode.newton import Solved, simplified_newton, stage_tolerance
+from ntangent.ode.newton import Solved, most_iterations, simplified_newton, stage_tolerance
 from ntangent.ode.steppers.base import Attempt, Linearised, Step, Stepper, Steps, serves
 from ntangent.ode.steppers.direct import DirectLinearised, attach
 from ntangent.ode.steppers.implicit import GOOD_CONTRACTION, Matrices
@@ -33,6 +33,7 @@ class AdditiveStepper(Stepper):
         self.inner, self.b, self.c = a.tolist(), b.tolist(), c.tolist()
         self.e = None if b_error is None else (b - b_error).tolist()
         self.accuracy = stage_tolerance(control, dtype, tight=tight)
+        self.most = most_iterations(control)
         self.gamma = self.inner[-1][-1]
         self.matrices = Matrices(self.implicit, torch.full((1,), self.gamma, dtype=dtype, device=device))
         self.rate = 0.0
@@ -49,6 +50,7 @@ class AdditiveStepper(Stepper):
 
     def accept(self, accepted: Tensor, t: Tensor, h: Tensor, attempt: Attempt) -> None:
         """Drop the Jacobian where the iteration was slow."""
+        del t, h, attempt
         if bool(accepted.any()):
             if self.rate > GOOD_CONTRACTION:
                 self.matrices.forget()
@@ -72,7 +74,7 @@ class AdditiveStepper(Stepper):
         self.field.evaluations = self.explicit.evaluations + self.implicit.evaluations
         self.field.jacobians = self.implicit.jacobians
         ok = solved.ok & torch.isfinite(new).all(-1)
-        return Attempt(new[None], error, ok, solved.value, effort=solved.iterations / 10)
+        return Attempt(new[None], error, ok, solved.value, effort=solved.iterations / self.most)
 
     def _stages(self, t: Tensor, h: Tensor, y: Tensor) -> tuple[Solved, list[Tensor]]:
         """Return the stages (s, B, n) and h times the sums of both slopes."""
@@ -103,7 +105,7 @@ class AdditiveStepper(Stepper):
             residual = known + self.gamma * step * self.implicit.value(t, z[0]) - z[0]
             return self.matrices.solve(residual[None], slice(0, 1))
 
-        return simplified_newton(start[None], correction, scale, self.accuracy)
+        return simplified_newton(start[None], correction, scale, self.accuracy, self.most)
 
     def linearise(self, steps: Steps) -> Linearised:
         """Return the derivative of accepted steps."""

@@ -111,6 +111,8 @@ class Stepper:
         tight: whether derivatives will be taken, so that stages are solved further.
     """
 
+    recomputable: ClassVar[bool] = True
+    """Whether stages follow from the start of a step alone, so that they may be left out."""
     growth: ClassVar[float] = torch.inf
     """Most that a step may be longer than the one before."""
 

@@ -24,7 +24,8 @@ def attach(found: Tensor, residual: Tensor, jacobian: Tensor) -> Tensor:
         residual: the residual there, on the tape of everything it depends on but ``found``.
         jacobian: its derivative for ``found``, (B, n, n), not on the tape.
     """
-    return found - torch.linalg.solve(jacobian, residual[..., None])[..., 0]
+    correction: Tensor = torch.linalg.solve(jacobian, residual[..., None])
+    return found - correction[..., 0]
 
 
 class DirectLinearised:

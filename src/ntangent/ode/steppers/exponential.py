@@ -95,7 +95,8 @@ class ExponentialStepper(Stepper):
         matrix = self._matrix(t, y, keep)
         # Time counts from the start of the step, so that its size does not meet that of y.
         start = torch.cat([y, torch.zeros_like(y[:, :1])], dim=-1)
-        at, rests = start, []
+        at = start
+        rests: list[Tensor] = []
         for i, c in enumerate(method.c):
             if i:
                 at = self._sum(float(c), matrix, step, start, method.a[i], rests)
@@ -108,7 +109,13 @@ class ExponentialStepper(Stepper):
         return new[:, :-1], (new - self._sum(1.0, matrix, step, start, method.b_error, rests))[:, :-1]
 
     def _sum(
-        self, c: float, matrix: Tensor, step: Tensor, y: Tensor, weights: tuple[Terms, ...], rests: list[Tensor]
+        self,
+        c: float,
+        matrix: Tensor,
+        step: Tensor,
+        y: Tensor,
+        weights: tuple[Terms, ...],
+        rests: list[Tensor],
     ) -> Tensor:
         """Return e^{cZ} y + h Σ_j w_j(cZ) N_j."""
         phi = phi_functions(c * step[..., None] * matrix, self.most)

@@ -14,9 +14,8 @@ from torch import Tensor
 from ntangent._base.errors import ArgumentError
 from ntangent.ode.controller import Control, norm
 from ntangent.ode.field import Field
-from ntangent.ode.methods.base import Method
-from ntangent.ode.methods.kinds import RungeKutta
-from ntangent.ode.newton import Solved, simplified_newton, stage_tolerance
+from ntangent.ode.methods.base import Method, RungeKutta
+from ntangent.ode.newton import Solved, most_iterations, simplified_newton, stage_tolerance
 from ntangent.ode.steppers.base import Attempt, Stepper, serves
 from ntangent.ode.steppers.runge_kutta import RungeKuttaStepper
 
@@ -66,7 +65,8 @@ class Matrices:
         """Return (I - hλJ)^-1 right for the chosen λ; right is (q, B, n)."""
         assert self._lu is not None
         lu, pivots = self._lu
-        return torch.linalg.lu_solve(lu[index], pivots[index], right[..., None])[..., 0]
+        solution: Tensor = torch.linalg.lu_solve(lu[index], pivots[index], right[..., None])
+        return solution[..., 0]
 
 
 class ImplicitStepper(RungeKuttaStepper):
@@ -75,6 +75,7 @@ class ImplicitStepper(RungeKuttaStepper):
     def __init__(self, method: Method, field: Field, control: Control, *, tight: bool) -> None:
         super().__init__(method, field, control, tight=tight)
         self.accuracy = stage_tolerance(control, field.packing.dtype, tight=tight)
+        self.most = most_iterations(control)
         self.matrices: Matrices
         self.rate = 0.0
 
@@ -85,6 +86,7 @@ class ImplicitStepper(RungeKuttaStepper):
 
     def accept(self, accepted: Tensor, t: Tensor, h: Tensor, attempt: Attempt) -> None:
         """Let the Jacobian age, and drop it where the iteration was slow."""
+        del t, h, attempt
         if bool(accepted.any()):
             if self.rate > GOOD_CONTRACTION:
                 self.matrices.forget()
@@ -106,6 +108,12 @@ class ImplicitStepper(RungeKuttaStepper):
         if not bool(solved.ok.all()) and not self.matrices.fresh:
             self.matrices.prepare(t, y, h, renew=True)
             solved, z, hk = self._solve(t, h, y)
+        if self.control.fixed and not bool(solved.ok.all()):
+            # The step cannot be made shorter: try the Jacobian of where the iteration got.
+            end = torch.where(torch.isfinite(z[-1]), y + z[-1], y)
+            self.matrices.prepare(t + h, end, h, renew=True)
+            solved, z, hk = self._solve(t, h, y)
+            self.matrices.forget()
         self.rate = solved.rate
         self.newton_iterations += solved.iterations
         self.factorisations = self.matrices.factorisations
@@ -117,7 +125,7 @@ class ImplicitStepper(RungeKuttaStepper):
             new = y + torch.einsum("i,ibn->bn", self.tableau.b, hk)
         error = None if self.control.fixed else self._error(t, h, y, hk)
         ok = solved.ok & torch.isfinite(new).all(-1)
-        return Attempt(new[None], error, ok, y + z, effort=solved.iterations / 10)
+        return Attempt(new[None], error, ok, y + z, effort=solved.iterations / self.most)
 
     def _error(self, t: Tensor, h: Tensor, y: Tensor, hk: Tensor) -> Tensor | None:
         if self.weights is None:
@@ -154,8 +162,10 @@ class FullStepper(ImplicitStepper):
         if dtype == torch.float32:
             wide = torch.complex64 if wide.is_complex else torch.float32
 
-        def tensor(x: np.ndarray) -> Tensor:  # type: ignore[type-arg]
-            return torch.from_numpy(np.ascontiguousarray(x if wide.is_complex else x.real)).to(wide).to(device)
+        def tensor(x: np.ndarray) -> Tensor:
+            return (
+                torch.from_numpy(np.ascontiguousarray(x if wide.is_complex else x.real)).to(wide).to(device)
+            )
 
         self.to = tensor(np.linalg.inv(vectors)[chosen])
         self.back = tensor(vectors[:, chosen] * twice)
@@ -212,7 +222,9 @@ class FullStepper(ImplicitStepper):
             moved = torch.einsum("iq,qbn->ibn", self.back, self.matrices.solve(inner, q))
             return moved.real if moved.is_complex() else moved
 
-        solved = simplified_newton(self._guess(h, y), correction, self.control.scale(y), self.accuracy)
+        solved = simplified_newton(
+            self._guess(h, y), correction, self.control.scale(y), self.accuracy, self.most
+        )
         z = self.last = solved.value
         if not bool(solved.ok.all()):
             self.previous = None  # a guess that led nowhere is not used again
@@ -285,7 +297,7 @@ class DiagonalStepper(ImplicitStepper):
             return self.matrices.solve(residual[None], index)
 
         guess = torch.zeros_like(y) if start is None else start
-        return simplified_newton(guess[None], correction, scale, self.accuracy)
+        return simplified_newton(guess[None], correction, scale, self.accuracy, self.most)
 
     def _filter(self, error: Tensor) -> Tensor:
         return self.matrices.solve(error[None], slice(0, 1))[0]

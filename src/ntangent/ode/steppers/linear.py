@@ -130,4 +130,5 @@ def _dense(tableau: Tableau, hj: Tensor) -> Tensor:
     blocks = -torch.einsum("ij,kjbpq->kbjpiq", tableau.a, hj).reshape(k, batch, s * n, s * n)
     blocks.diagonal(dim1=-2, dim2=-1).add_(1)
     rhs = _right_hand_sides(tableau, hj).transpose(1, 2).reshape(k, batch, s * n, n)
-    return torch.linalg.solve(blocks, rhs).reshape(k, batch, s, n, n).transpose(1, 2)
+    solution: Tensor = torch.linalg.solve(blocks, rhs)
+    return solution.reshape(k, batch, s, n, n).transpose(1, 2)

@@ -18,7 +18,7 @@ from ntangent.ode.field import Field
 from ntangent.ode.methods.base import Method
 from ntangent.ode.methods.catalogue import get
 from ntangent.ode.methods.kinds import Multistep
-from ntangent.ode.newton import simplified_newton, stage_tolerance
+from ntangent.ode.newton import most_iterations, simplified_newton, stage_tolerance
 from ntangent.ode.steppers.base import Attempt, Linearised, Stepper, Steps, serves
 from ntangent.ode.steppers.implicit import GOOD_CONTRACTION, FullStepper, Matrices
 from ntangent.ode.steppers.linear import MatrixLinearised, linearise
@@ -55,11 +55,13 @@ class MultistepStepper(Stepper):
     """Steps of BDF-k; the state holds the last k + 1 points, newest first."""
 
     growth: ClassVar[float] = 2.0
+    recomputable: ClassVar[bool] = False
 
     def __init__(self, method: Method, field: Field, control: Control, *, tight: bool) -> None:
         super().__init__(method, field, control, tight=tight)
         self.k = method.order
         self.accuracy = stage_tolerance(control, field.packing.dtype, tight=tight)
+        self.most = most_iterations(control)
         one = torch.ones(1, dtype=field.packing.dtype, device=field.packing.device)
         self.matrices = Matrices(field, one)
         self.starter = FullStepper(get("radau_iia3"), field, control, tight=tight) if control.fixed else None
@@ -83,6 +85,7 @@ class MultistepStepper(Stepper):
 
     def accept(self, accepted: Tensor, t: Tensor, h: Tensor, attempt: Attempt) -> None:
         """Take the new points into the mesh."""
+        del attempt
         shifted = torch.cat([(t + h)[None], self.times[:-1]])
         self.times = torch.where(accepted, shifted, self.times)
         self.count = self.count + accepted
@@ -100,7 +103,9 @@ class MultistepStepper(Stepper):
         if self.starter is not None:
             order = torch.full_like(order, self.k)
         size = torch.where(h != 0, h, torch.ones_like(h))
-        alpha, predictor = coefficients((self.times - (t + h)) / size, order, torch.minimum(order, self.count) + 1)
+        alpha, predictor = coefficients(
+            (self.times - (t + h)) / size, order, torch.minimum(order, self.count) + 1
+        )
         resting = alpha.new_zeros(len(alpha))
         resting[:2] = torch.tensor([1.0, -1.0])
         alpha = torch.where(h != 0, alpha, resting[:, None]).to(y.dtype)
@@ -142,14 +147,14 @@ class MultistepStepper(Stepper):
 
         at = torch.where(torch.isfinite(guess), guess, y)
         self.matrices.prepare(t, at, h)
-        solved = simplified_newton(at[None], correction, scale, self.accuracy)
+        solved = simplified_newton(at[None], correction, scale, self.accuracy, self.most)
         if not bool(solved.ok.all()) and not self.matrices.fresh:
             self.matrices.prepare(t, at, h, renew=True)
-            solved = simplified_newton(at[None], correction, scale, self.accuracy)
+            solved = simplified_newton(at[None], correction, scale, self.accuracy, self.most)
         self.rate = solved.rate
         self.newton_iterations += solved.iterations
         self.factorisations = self.matrices.factorisations
-        return solved.ok, solved.value[0], solved.iterations / 10
+        return solved.ok, solved.value[0], solved.iterations / self.most
 
     def linearise(self, steps: Steps) -> Linearised:
         """Return the derivative of accepted steps."""
@@ -172,7 +177,8 @@ class MultistepLinearised:
         self.starts = int((alpha[:, 0] == 0).all(-1).sum())
         self.first: MatrixLinearised | None = None
         if self.starts and stepper.starter is not None:
-            part = Steps(*(x[: self.starts] for x in (steps.t, steps.h, steps.state, steps.stages)), None)
+            early = slice(0, self.starts)
+            part = Steps(steps.t[early], steps.h[early], steps.state[early], steps.stages[early], None)
             self.first = linearise(field, stepper.starter.tableau, part)
         rest = slice(self.starts, None)
         times, found = (steps.t + steps.h)[rest], steps.stages[rest, 0]

@@ -54,6 +54,7 @@ class RosenbrockStepper(Stepper):
 
     def accept(self, accepted: Tensor, t: Tensor, h: Tensor, attempt: Attempt) -> None:
         """Forget the Jacobian of the last point."""
+        del t, h, attempt
         if bool(accepted.any()):
             self.known = None
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ntangent.ode.controller import Control
 from ntangent.ode.field import Field
-from ntangent.ode.methods.base import Method
-from ntangent.ode.methods.kinds import RungeKutta
+from ntangent.ode.methods.base import Method, RungeKutta
 from ntangent.ode.steppers.base import Attempt, Linearised, Step, Stepper, Steps, serves
 from ntangent.ode.steppers.direct import DirectLinearised
 from ntangent.ode.steppers.linear import Tableau, increments_weights, linearise
@@ -126,6 +125,7 @@ class ExplicitStepper(RungeKuttaStepper):
 
     def accept(self, accepted: Tensor, t: Tensor, h: Tensor, attempt: Attempt) -> None:
         """Keep the last slope where it is the next first one."""
+        del t, h
         last, attempt.extra = attempt.extra, None
         if not self.method.first_same_as_last or last is None:
             if bool(accepted.any()):

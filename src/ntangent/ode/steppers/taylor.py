@@ -16,7 +16,7 @@ from ntangent.ode.controller import Control
 from ntangent.ode.field import Field
 from ntangent.ode.methods.base import Method
 from ntangent.ode.methods.kinds import Taylor
-from ntangent.ode.newton import simplified_newton, stage_tolerance
+from ntangent.ode.newton import most_iterations, simplified_newton, stage_tolerance
 from ntangent.ode.steppers.base import Attempt, Linearised, Step, Stepper, Steps, serves
 from ntangent.ode.steppers.direct import DirectLinearised, attach
 
@@ -30,6 +30,7 @@ class TaylorStepper(Stepper):
         super().__init__(method, field, control, tight=tight)
         assert isinstance(method, Taylor)
         self.accuracy = stage_tolerance(control, field.packing.dtype, tight=tight)
+        self.most = most_iterations(control)
         start, end = method.weights
         self.start = [math.factorial(j) * float(x) for j, x in enumerate(start)]
         self.end = [(-1) ** j * math.factorial(j) * float(x) for j, x in enumerate(end)]
@@ -58,15 +59,16 @@ class TaylorStepper(Stepper):
 
         def correction(z: Tensor) -> Tensor:
             residual, jacobian = self._end(t, h, z[0], known)
-            return -torch.linalg.solve(jacobian, residual[..., None])[None, ..., 0]
+            change: Tensor = torch.linalg.solve(jacobian, residual[..., None])
+            return -change[None, ..., 0]
 
         guess = y if len(terms) < 2 else y + h.to(y.dtype)[:, None] * self.field.value(t, y)
-        solved = simplified_newton(guess[None], correction, self.control.scale(y), self.accuracy, 20)
+        solved = simplified_newton(guess[None], correction, self.control.scale(y), self.accuracy, self.most)
         if not bool(solved.ok.all()):
-            solved = simplified_newton(y[None], correction, self.control.scale(y), self.accuracy, 20)
+            solved = simplified_newton(y[None], correction, self.control.scale(y), self.accuracy, self.most)
         self.newton_iterations += solved.iterations
         self.factorisations += solved.iterations
-        return Attempt(solved.value, None, solved.ok, solved.value, effort=solved.iterations / 10)
+        return Attempt(solved.value, None, solved.ok, solved.value, effort=solved.iterations / self.most)
 
     def _end(self, t: Tensor, h: Tensor, new: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """Return the residual at the end of the step and its derivative there, without a tape."""
