@@ -16,9 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntangent._base.errors import ShapeError
-from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends import native
-from ntangent.jet.dense import Dense
+from ntangent.jet.dense import Pass
 from ntangent.jet.layers import TAPE
 
 Rows = Callable[[], Tensor]
@@ -50,23 +49,20 @@ class _Linear:
 class _Network:
     """A dense network that was passed in one call of the compiled kernels."""
 
-    net: Dense
-    input: Tensor
-    directions: Structure
-    order: int
+    call: Pass
     output: Tensor
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
-        return self.net.parameters
+        return self.call.net.parameters
 
     def add(self, block: Tensor, columns: dict[int, slice], g: Tensor) -> None:
         """Add the network's part of the Jacobian of one component, shape (N, P)."""
-        net = self.net
+        call, net = self.call, self.call.net
         with torch.no_grad():
             part = native.dense_jacobian(
-                self.input, self.directions, self.order,
-                net.weights, net.biases, net.activations, g.contiguous(),
+                call.input, call.structure, call.order, net.weights, net.biases, net.activations,
+                g.contiguous(), collapsed=call.collapsed,
             )  # fmt: skip
         start = 0
         for p in self.parameters:
@@ -90,8 +86,8 @@ class _Tape:
     def linear(self, weight: Tensor, bias: Tensor | None, input: Tensor, output: Tensor) -> Tensor:
         return self._note(_Linear(weight, bias, input, output))
 
-    def dense(self, net: Dense, input: Tensor, directions: Structure, order: int, output: Tensor) -> Tensor:
-        return self._note(_Network(net, input, directions, order, output))
+    def dense(self, call: Pass, output: Tensor) -> Tensor:
+        return self._note(_Network(call, output))
 
 
 def per_point_jacobian(

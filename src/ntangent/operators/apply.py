@@ -15,7 +15,7 @@ from torch import Tensor
 from ntangent._base.check import check_choice, check_order, check_points, check_positive
 from ntangent._base.errors import ArgumentError, ShapeError
 from ntangent.jet.api import check_network
-from ntangent.jet.execute import EXECUTORS, native_network, run
+from ntangent.jet.execute import EXECUTORS, native_network
 from ntangent.jet.reference import check_output
 from ntangent.operators.collapsed import SumPlan, sum_plan
 from ntangent.operators.memory import points_per_chunk
@@ -125,7 +125,7 @@ class _Prepared:
                 return [self.sums.value(net, x)]
             if net is not None and self.lines is not None:
                 plan = self.lines
-        u = run(f, plan.argument(x), backend)
+        u = plan.expand(f, x, backend)
         check_output(u, x)
         return plan.results(u)
 
