@@ -201,20 +201,20 @@ def _interleave(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> l
     return [p for pair in zip(weights, biases, strict=True) for p in pair]
 
 
-def _parts(input: Argument) -> tuple[Tensor, Tensor | None]:
+def _parts(input: Argument, transformed: bool) -> tuple[Tensor, Tensor | None]:
     """Return the input and the tangents that all points share, if they can be passed to the kernels."""
     if isinstance(input, Tensor):
         return input, None
     x, tangents = input
-    calls.check_tangents(x, tangents)
-    if (
-        (tangents.requires_grad and torch.is_grad_enabled())
-        or torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    ):
+    if transformed or (tangents.requires_grad and torch.is_grad_enabled()):
+        calls.check_tangents(x, tangents)
         return calls.spread(x, tangents), None
-    return x, tangents.detach().contiguous()
+    return x, tangents.detach() if tangents.is_contiguous() else tangents.detach().contiguous()
+
+
+def _transformed() -> bool:
+    """Return whether a transform of ``torch.func`` or forward-mode differentiation is under way."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def dense_jet(
@@ -253,15 +253,17 @@ def dense_jet(
         Per point and weight 1 + order·D multiply-adds forward, twice that backward.
     """
     params = _interleave(weights, biases)
-    input, tangents = _parts(input)
-    if torch.compiler.is_compiling():
+    compiling = torch.compiler.is_compiling()
+    transformed = not compiling and _transformed()
+    input, tangents = _parts(input, transformed or compiling)
+    if compiling:
         if isinstance(directions, Algebra):
             raise BackendError(
                 "compiled graphs take series along lines only", obstacle(directions), 'use backend="eager"'
             )
         return operators.dense_jet(input, params, directions, order, activations, collapsed)
     plan = plan_of(input, params, order, directions, activations, collapsed, tangents)
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    if transformed:
         return _Forward.apply(plan, input, *params)  # type: ignore[no-any-return,no-untyped-call]
     if plan.widest > FUSED_WIDTH:
         return layered(plan, input if tangents is None else calls.spread(input, tangents), params)
@@ -302,9 +304,9 @@ def dense_jacobian(
         One backward pass and the N·P numbers written.
     """
     params = _interleave(weights, biases)
-    input, tangents = _parts(input)
-    if tangents is not None and torch.is_grad_enabled():
-        input, tangents = calls.spread(input, tangents), None
+    input, tangents = _parts(
+        input, torch.is_grad_enabled() or torch.compiler.is_compiling() or _transformed()
+    )
     plan = plan_of(input, params, order, directions, activations, collapsed, tangents)
     expected = (plan.rows, input.shape[-2], plan.widths[-1])
     if tuple(cotangent.shape) != expected or cotangent.dtype != plan.dtype:
