@@ -13,7 +13,7 @@ from ntangent._base.errors import (
     UnknownNameError,
 )
 from ntangent.jet import MLP
-from ntangent.jet.jacobian import batched_jacobian, per_point_jacobian
+from ntangent.jet.jacobian import batched_jacobian, grouped_gradients, per_point_jacobian
 from ntangent.operators import Operator, apply
 
 
@@ -245,3 +245,7 @@ def test_per_point_jacobians_of_operators(operator):
     assert found is not None  # nothing but linear layers: no need of a general method
     expected = batched_jacobian(apply(operator, net, x, backend="eager").flatten(), parameters)
     torch.testing.assert_close(found[1][0], expected)
+    groups = [torch.tensor([0, 3]), torch.tensor([1, 2, 8])]
+    sums = grouped_gradients(lambda: apply(operator, net, x).mT, parameters, groups)
+    rows = [2 * found[0][0, group] @ expected[group] for group in groups]
+    torch.testing.assert_close(sums, torch.stack(rows))
