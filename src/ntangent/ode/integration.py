@@ -16,10 +16,10 @@ from ntangent.ode.controller import Control
 from ntangent.ode.field import Func, Jacobian
 from ntangent.ode.integrate import SUCCESS
 from ntangent.ode.methods.base import Method
+from ntangent.ode.problem import Problem, failure_of, make_control, pose
 from ntangent.ode.sensitivity.adjoint import walk_back
 from ntangent.ode.sensitivity.forward import walk_forward
 from ntangent.ode.sensitivity.tape import Tape
-from ntangent.ode.solve import Problem, failure_of, make_control, pose
 
 
 @dataclass(frozen=True)
