@@ -109,7 +109,7 @@ def test_quasi_steady_state_recovers_the_rate_without_a_stiff_solve() -> None:
     whole = reduced.complete(torch.zeros(()).double(), s)
     # x = s (1 + 1/k) to the first order in 1/k.
     torch.testing.assert_close(
-        whole.detach(), torch.tensor([0.7 * (1 + 1 / 700), 0.7]).double(), rtol=1e-12, atol=0
+        whole.detach(), torch.tensor([0.7 * (1 + 1 / 700), 0.7], dtype=torch.float64), rtol=1e-12, atol=0
     )
     slope = torch.autograd.grad(whole[0], k)[0]
     assert slope.item() == pytest.approx(-0.7 / 700**2, rel=1e-10)
