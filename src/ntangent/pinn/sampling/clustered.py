@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,9 @@ class Clustered:
     def __init__(
         self, n: int, *, width: float = 0.1, fraction: float = 0.5, seed: int = 0, **near: float
     ) -> None:
+        rows_of_another: Any = near.get("near")
+        if isinstance(rows_of_another, tuple):  # from dataclasses.replace, which passes fields
+            near = dict(rows_of_another)
         check_positive(n, "n", integer=True)
         check_positive(width, "width")
         check_order(seed, "seed")
