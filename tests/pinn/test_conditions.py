@@ -28,7 +28,9 @@ from ntangent.pinn import (
     TaylorResidual,
     Uniform,
 )
-from ntangent.pinn.field import Field, Parameters
+from ntangent.pinn.evaluation import handed
+from ntangent.pinn.field import Parameters
+from ntangent.pinn.indices import indices
 
 F64, CPU = torch.float64, torch.device("cpu")
 PROBLEM = Problem(Box(x=(0.0, 2.0)), [lambda u: u.x - u])
@@ -36,8 +38,11 @@ PROBLEM = Problem(Box(x=(0.0, 2.0)), [lambda u: u.x - u])
 
 def rows(condition, function=torch.sin, problem=PROBLEM, dtype=F64):
     (block,) = condition.blocks(problem, dtype, CPU)
-    x = variable(block.points, block.order)
-    return block.rows(Field(function(x), "x"), Parameters({}), Field(x, "x"))
+    over = indices(("x",), block.demand.fields["u"])
+    x = variable(block.points, over.order)
+    rows = function(x).data, over
+    within = indices(("x",), block.demand.within)
+    return block.rows(handed({"u": rows}, within), Parameters({}), handed({"x": (x.data, over)}, within))
 
 
 @pytest.mark.parametrize(
@@ -46,8 +51,8 @@ def rows(condition, function=torch.sin, problem=PROBLEM, dtype=F64):
 def test_values_may_be_numbers_lists_tensors_and_functions(value):
     got = rows(Dirichlet(x=(0.5, 1.0), value=value))
     assert torch.allclose(got, torch.sin(torch.tensor([[0.5, 1.0]], dtype=F64)) - 0.25)
-    got = rows(Neumann(x=(0.5, 1.0), value=value))
-    assert torch.allclose(got, torch.cos(torch.tensor([[0.5, 1.0]], dtype=F64)) - 0.25)
+    got = rows(Neumann(x=(0.0, 2.0), value=value))  # outward: to the left at the lower end
+    assert torch.allclose(got, torch.tensor([[-1.0, math.cos(2.0)]], dtype=F64) - 0.25)
 
 
 def test_initial_prescribes_derivatives_at_the_lower_end():
@@ -82,6 +87,7 @@ def test_prescribed_values_leave_the_graph():
         (lambda: Dirichlet(y=0.0), ProblemError, "coordinate"),
         (lambda: Dirichlet(), ProblemError, "none"),
         (lambda: Dirichlet(x=0.0, y=0.0), ProblemError, "x, y"),
+        (lambda: Neumann(x=0.5), ProblemError, "boundary"),
         (lambda: Dirichlet(x=()), ShapeError, "no points"),
         (lambda: Dirichlet(x=math.nan), NonFiniteError, "points"),
         (lambda: Dirichlet(x="left"), DtypeError, "left"),

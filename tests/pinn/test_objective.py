@@ -59,7 +59,7 @@ def first_order(u, q, x, sobolev):
 def second_order(u, q, x, sobolev):
     value, _, second = derivatives(u, x, 2)
     ends = leaf([-1.0, 2.0])
-    flux = derivatives(u, ends, 1)[1] - 0.1 * ends
+    flux = derivatives(u, ends, 1)[1] * leaf([-1.0, 1.0]) - 0.1 * ends  # outward
     return torch.cat(
         [
             expanded(second + value, x, sobolev),

@@ -18,7 +18,8 @@ from ntangent._base.errors import (
     UnknownNameError,
 )
 from ntangent.jet import variable
-from ntangent.pinn import Box, Dirichlet, Problem, Unknown
+from ntangent.pinn import Box, Dirichlet, Output, Problem, Unknown
+from ntangent.pinn.equation import residual_block
 from ntangent.pinn.field import Field, Parameters
 
 F64 = torch.float64
@@ -30,7 +31,7 @@ def problem(*equations, **more):
 
 
 def order_of(equation, **more):
-    return problem(equation, **more).equation(0)[1]
+    return problem(equation, **more).equation(0).order
 
 
 def sine(order, name="x"):
@@ -68,7 +69,10 @@ def stiff(k, u, p):
         (lambda u: u.sin().x, 1),
         (lambda u: u.d(x=0), 0),
         (lambda u, p, x: x * u.x, 1),
-        (lambda u, p, x: x * 1.0, 0),
+        (lambda u, x: x * u.xx, 2),
+        (lambda x, u: x * u.xx, 2),
+        (lambda u, *, p: u.x * 2, 1),
+        (functools.partial(lambda u, k, x: u.xx * x * k, k=2.0), 2),
         (lambda u, p=None, x=None: u.x, 1),
         (lambda u, *, k=2.0: u.x * k, 1),
         (lambda *a: a[0].xx + a[2], 2),
@@ -104,11 +108,10 @@ def test_orders_out_of_range_are_refused():
         (lambda u: u.d(x=-1), ArgumentError, "negative"),
         (lambda u: u.d(x=1.5), DtypeError, "1.5"),
         (lambda u, p: p.nu * u, UnknownNameError, "declares none"),
-        (lambda u, x: x * u, ProblemError, "u, x"),
+        (lambda u, p, x: x * 1.0, ProblemError, "uses no field"),
         (lambda: 1.0, ProblemError, "0 argument"),
         (lambda u, p, x, y: u, ProblemError, "4 argument"),
-        (lambda u, *, p: u, ProblemError, "keyword"),
-        (functools.partial(lambda u, k, x: u * k, k=2.0), ProblemError, "keyword"),
+        (lambda u, *, k: u, ProblemError, "'k' is none of u, p, x"),
         ("u.x", ProblemError, "'u.x'"),
     ],
 )
@@ -124,7 +127,7 @@ def test_a_misspelt_unknown_is_pointed_out():
     assert not hasattr(parameters, "__deepcopy__")
 
 
-@pytest.mark.parametrize("name", ["x", "X", "t", "T", "mT", "real", "H", "grad", "sum", "time", "n", "to_x"])
+@pytest.mark.parametrize("name", ["x", "X", "t", "T", "mT", "real", "H", "grad", "sum", "time", "m", "to_x"])
 def test_every_admitted_coordinate_name_means_the_derivative(name):
     box = Box(**{name: (0.0, 2.0)})
     assert box.names == (name,)
@@ -134,6 +137,7 @@ def test_every_admitted_coordinate_name_means_the_derivative(name):
     if len(name) == 1:
         assert torch.equal(getattr(u, 3 * name).value, u.derivative(3))
     assert torch.equal(u.d(**{name: 2}).value, u.derivative(2))
+    assert torch.allclose(u.derivative(2), -torch.sin(X))
 
 
 @pytest.mark.parametrize("name", [n for n in dir(sine(1)) if not n.startswith("__")])
@@ -237,7 +241,13 @@ def test_a_field_reads_like_a_tensor_where_no_series_is_made():
         ({"expected": {"k": 1.0}}, "'k'"),
         ({"ansatz": None}, "ansatz is None"),
         ({"domain": (0, 1)}, "domain is"),
-        ({"domain": Box(x=(0, 1), y=(0, 1))}, "2 coordinates"),
+        ({"fields": "u"}, "fields is"),
+        ({"fields": ()}, "fields is"),
+        ({"fields": ("u", "x")}, "like a coordinate"),
+        ({"fields": ("u", "p")}, "like a coordinate"),
+        ({"fields": ("u", "u")}, "used once"),
+        ({"fields": ("a b",)}, "cannot name a field"),
+        ({"fields": {"u": Output(1, coordinates=("y",))}}, "depends on"),
         ({"extent": Box(y=(0, 1))}, "extent"),
         ({"extent": Box(x=(0.5, 3))}, "does not contain"),
     ],
@@ -325,10 +335,7 @@ def test_unknowns_that_cannot_start(start, bounds):
 
 
 def test_residuals_of_another_shape_name_their_equation():
-    from ntangent.pinn.conditions import residual_block
-
     for equation, shape in ((lambda u: torch.cat([u, u.x], 1), r"\(5, 2\)"), (lambda u: u.mean(), r"\(\)")):
-        call, need = problem(equation).equation(0)
-        block = residual_block("equation[0]", call, need, X, 1.0, ())
+        block = residual_block("equation[0]", problem(equation).equation(0), X, 1.0)
         with pytest.raises(ShapeError, match=rf"equation\[0\] has shape {shape}"):
-            block.rows(sine(need), Parameters({}), Field(variable(X, need), "x"))
+            block.rows({"u": sine(3)}, Parameters({}), {})

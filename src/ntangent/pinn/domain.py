@@ -58,7 +58,8 @@ class Box:
 
 
 # Attributes of a field and arguments of a condition: a coordinate of that name would hide behind them.
-RESERVED = frozenset({*dir(Field), "value", "weight", "self"})
+OPTIONS = frozenset({"on", "n", "sampler", "seed", "field", "component", "hard"})
+RESERVED = frozenset({*dir(Field), *OPTIONS, "value", "weight", "self"})
 
 
 def _name(name: str) -> str:

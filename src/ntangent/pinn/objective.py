@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from ntangent._base.errors import ArgumentError, ProblemError
+from ntangent._base.check import check_positive
+from ntangent._base.errors import ArgumentError, ProblemError, ShapeError, UnknownNameError
+from ntangent._base.registry import nearest_names
 from ntangent.jet.jacobian import batched_jacobian, per_point_jacobian
-from ntangent.pinn.conditions import Block, residual_block
+from ntangent.pinn.equation import Block, residual_block
 from ntangent.pinn.field import Parameters
+from ntangent.pinn.passes import Part, Pass, plan
 from ntangent.pinn.problem import Problem
 
 
 class PinnObjective:
-    """loss(θ) = sum over blocks and components of weight · mean(residual²).
+    """loss(θ) = sum over blocks and rows of weight · mean(factor · residual²).
 
     θ is the network's trainable parameters in their own order, then one raw number per unknown.
 
     Args:
         problem: the problem.
         net: the network; its parameters are overwritten by each evaluation.
-        points: collocation points, shape (N, 1).
+        points: collocation points, shape (N, d).
         sobolev: weights of the mean squares of the residual's derivatives of order 1, 2, ...
         equation_weights: weight of each equation, 1 by default.
+        chunk: how many collocation points are evaluated together; bounds the memory of the pass,
+            the result is the same to rounding. All by default.
     """
 
     def __init__(
@@ -37,9 +42,12 @@ class PinnObjective:
         points: Tensor,
         sobolev: Sequence[float] = (),
         equation_weights: Sequence[float] | None = None,
+        chunk: int | None = None,
     ) -> None:
         self.problem, self.net = problem, net
+        self.chunk = None if chunk is None else int(check_positive(chunk, "chunk", integer=True))
         self.parameters = [p for p in net.parameters() if p.requires_grad]
+        self._sizes = [p.numel() for p in self.parameters]
         self.dtype, self.device = points.dtype, points.device
         if not self.parameters and not problem.unknowns:
             raise ProblemError(
@@ -51,13 +59,27 @@ class PinnObjective:
             raise ArgumentError(f"{len(weights)} weights for {count} equations", "", f"{[1.0] * count}")
         blocks: list[Block] = []
         for i in range(count):
-            equation, need = problem.equation(i)
-            blocks.append(residual_block(f"equation[{i}]", equation, need, points, weights[i], sobolev))
+            equation = problem.equation(i)
+            blocks.append(residual_block(equation.name, equation, points, weights[i], sobolev))
         for condition in problem.conditions:
             blocks.extend(condition.blocks(problem, self.dtype, self.device))
+        self.points = points
         self.blocks = _numbered(blocks)
+        self.version = 0
+        self._factors: dict[str, Tensor] = {}
         self._structured: bool | None = None
+        self._arrange()
         self._check_graph()
+
+    def _arrange(self) -> None:
+        """Plan the passes and the scale of every residual."""
+        self._passes = plan(self.problem, self.blocks, self.chunk)
+        self._scales = [self._scale(block) for block in self.blocks]
+
+    def _scale(self, block: Block) -> Tensor:
+        own = scale(block)[:, None]
+        factor = self._factors.get(block.name)
+        return own if factor is None else own * factor.sqrt()
 
     def _check_graph(self) -> None:
         """Evaluate once: shapes must fit, every unknown must matter, nothing else may want training."""
@@ -85,12 +107,85 @@ class PinnObjective:
             )
 
     def _split(self) -> int:
-        return sum(p.numel() for p in self.parameters)
+        return sum(self._sizes)
 
     @property
     def order(self) -> int:
-        """The highest derivative of the field that is used."""
-        return max(block.order for block in self.blocks)
+        """The highest derivative of a field that is used."""
+        names = self.problem.components
+        return max(
+            (
+                sum(b)
+                for block in self.blocks
+                for n, s in block.demand.fields.items()
+                if n in names
+                for b in s
+            ),
+            default=0,
+        )
+
+    # --- what may change between iterations ----------------------------------------------------------
+
+    def set_factors(self, factors: Mapping[str, Tensor | float]) -> None:
+        """Set the factors of squared residuals; blocks that are not named keep theirs.
+
+        Args:
+            factors: by block: a number, or one for each row (C, 1), point (N,) or both (C, N).
+
+        Raises:
+            UnknownNameError: if there is no such block.
+            ShapeError, ArgumentError: if a factor does not fit or is negative.
+        """
+        known = {block.name: block for block in self.blocks}
+        for name, value in factors.items():
+            if name not in known:
+                raise UnknownNameError(f"there is no block {name!r}", "", nearest_names(name, list(known)))
+            block = known[name]
+            factor = torch.as_tensor(value, dtype=self.dtype, device=self.device).detach()
+            try:
+                torch.broadcast_shapes(factor.shape, (len(block.weights), block.count))
+                fits = factor.ndim <= 2 and factor.numel() <= len(block.weights) * block.count
+            except RuntimeError:
+                fits = False
+            if not fits:
+                raise ShapeError(
+                    f"the factor of {name} has shape {tuple(factor.shape)}",
+                    f"the block has {len(block.weights)} row(s) of {block.count} residual(s)",
+                    f"torch.ones({block.count})",
+                )
+            if not bool(torch.isfinite(factor).all()) or bool((factor < 0).any()):
+                raise ArgumentError(
+                    f"a factor of {name} is negative or not finite",
+                    "a loss is a sum of squares",
+                    "factor.abs()",
+                )
+            self._factors[name] = factor
+        self._scales = [self._scale(block) for block in self.blocks]
+        self.version += 1
+
+    def set_points(self, points: Tensor) -> None:
+        """Replace the collocation points of the equations, shape (N, d).
+
+        Factors per point are dropped: they belong to the old points.
+        """
+        if points.ndim != 2 or points.shape[1] != self.points.shape[1] or len(points) == 0:
+            raise ShapeError(
+                f"the new points have shape {tuple(points.shape)}",
+                f"each row is a point with {self.points.shape[1]} coordinate(s)",
+                "sampler.points(domain, dtype, device)",
+            )
+        points = points.detach().to(dtype=self.dtype, device=self.device)
+        old, self.points = self.points, points
+        for i, block in enumerate(self.blocks):
+            if block.points is old:
+                self.blocks[i] = replace(block, points=points)
+                factor = self._factors.get(block.name)
+                if factor is not None and factor.ndim and factor.shape[-1] > 1:
+                    del self._factors[block.name]
+        self.version += 1
+        self._arrange()
+
+    # --- the flat vector -----------------------------------------------------------------------------
 
     def start(self) -> Tensor:
         """Return θ of the network as it is, with the unknowns at their start values."""
@@ -105,9 +200,7 @@ class PinnObjective:
         split = self._split()
         with torch.no_grad():
             # A copy: parameters that were views of θ would change every state that holds it.
-            for p, values in zip(
-                self.parameters, theta[:split].split([p.numel() for p in self.parameters]), strict=True
-            ):
+            for p, values in zip(self.parameters, theta[:split].split(self._sizes), strict=True):
                 p.copy_(values.view_as(p))
         return theta[split:]
 
@@ -116,17 +209,43 @@ class PinnObjective:
         raw = theta[self._split() :]
         return {n: float(u.value(raw[i])) for i, (n, u) in enumerate(self.problem.unknowns.items())}
 
-    def _parameters(self, raw: Sequence[Tensor]) -> Parameters:
-        pairs = zip(self.problem.unknowns.items(), raw, strict=True)
-        return Parameters({name: unknown.value(q) for (name, unknown), q in pairs})
+    # --- residuals -----------------------------------------------------------------------------------
 
-    def _rows(self, block: Block, raw: Sequence[Tensor]) -> Tensor:
-        """Return the weighted residuals of a block, shape (C, N)."""
-        u, x = self.problem.field(self.net, block.points, block.order)
-        return block.rows(u, self._parameters(raw), x) * scale(block)[:, None]
+    def _parameters(self, raw: Sequence[Tensor]) -> Callable[[slice | None], Parameters]:
+        """Return the parameters as a function of the points; raw numbers may be one for each."""
+        named = zip(self.problem.unknowns.items(), raw, strict=True)
+        values = {name: unknown.value(q) for (name, unknown), q in named}
+
+        def at(points: slice | None) -> Parameters:
+            if points is None:
+                return Parameters(values)
+            return Parameters({n: v[points] if v.ndim else v for n, v in values.items()})
+
+        return at
+
+    def _scaled(self, part: Part, rows: Tensor) -> Tensor:
+        factor = self._scales[part.index]
+        if factor.shape[1] > 1 and part.columns.stop - part.columns.start < factor.shape[1]:
+            factor = factor[:, part.columns]
+        return rows * factor
+
+    def _pieces(self, raw: Sequence[Tensor], weighted: bool = True) -> list[Tensor]:
+        """Return the residuals of every block, (C, n)."""
+        pieces: list[list[Tensor]] = [[] for _ in self.blocks]
+        parameters = self._parameters(raw)
+        for one in self._passes:
+            for part, rows in one.rows(self.net, parameters):
+                pieces[part.index].append(self._scaled(part, rows) if weighted else rows)
+        return [found[0] if len(found) == 1 else torch.cat(found, 1) for found in pieces]
 
     def _vector(self, raw: Sequence[Tensor]) -> Tensor:
-        return torch.cat([self._rows(block, raw).reshape(-1) for block in self.blocks])
+        return torch.cat([rows.reshape(-1) for rows in self._pieces(raw)])
+
+    def rows(self, theta: Tensor) -> dict[str, Tensor]:
+        """Return the residuals of every block, unweighted, shape (C, n) each."""
+        with torch.no_grad():
+            pieces = self._pieces(list(self.load(theta)), weighted=False)
+        return {block.name: rows for block, rows in zip(self.blocks, pieces, strict=True)}
 
     def residuals(self, theta: Tensor) -> Tensor:
         """Return the weighted residual vector, shape (M,)."""
@@ -136,21 +255,37 @@ class PinnObjective:
     def terms(self, theta: Tensor) -> dict[str, float]:
         """Return each block's share of the loss."""
         with torch.no_grad():
-            raw = list(self.load(theta))
-            return {block.name: float(self._rows(block, raw).square().sum()) for block in self.blocks}
+            pieces = self._pieces(list(self.load(theta)))
+        return {b.name: float(rows.square().sum()) for b, rows in zip(self.blocks, pieces, strict=True)}
 
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss and its gradient, shape (P,); one forward and one backward pass."""
+        """Return the loss and its gradient, shape (P,); one forward and one backward pass.
+
+        In chunks, each of them is evaluated and differentiated by itself.
+        """
         raw = self.load(theta).detach().clone().requires_grad_()
-        with torch.enable_grad():
-            r = self._vector(list(raw))
-            loss = r @ r
-        return loss.detach(), self._gradient(loss, raw)
+        if self.chunk is None:
+            with torch.enable_grad():
+                r = self._vector(raw.unbind(0) if len(raw) else ())
+                loss = r @ r
+            return loss.detach(), self._gradient(loss, raw)
+        total, gradient = theta.new_zeros(()), torch.zeros_like(theta)
+        for one in self._passes:
+            with torch.enable_grad():
+                parameters = self._parameters(raw.unbind(0) if len(raw) else ())
+                squares = [self._scaled(p, rows).square().sum() for p, rows in one.rows(self.net, parameters)]
+                loss = torch.stack(squares).sum()
+            if loss.requires_grad:
+                gradient += self._gradient(loss, raw)
+            total = total + loss.detach()
+        return total, gradient
+
+    # --- Jacobian ------------------------------------------------------------------------------------
 
     def residuals_and_jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the residuals, shape (M,), and their Jacobian, shape (M, P).
 
-        One backward pass for each component of each block while the network is a chain of linear
+        One backward pass for each row of each block while the network is a chain of linear
         layers over independent points; a general, slower method otherwise. Which of them holds is
         found out once, by comparing a product of the Jacobian with automatic differentiation.
         """
@@ -164,19 +299,39 @@ class PinnObjective:
 
     def _per_point(self, theta: Tensor) -> tuple[Tensor, Tensor] | None:
         raw = self.load(theta)
-        residuals, jacobians = [], []
-        for block in self.blocks:
-            leaves = [q.detach().expand(len(block.points), 1).clone().requires_grad_() for q in raw]
-            rows = self._evaluation(block, leaves)
-            result = per_point_jacobian(rows, self.parameters, leaves)
+        found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.blocks]
+        for one in self._passes:
+            leaves = [q.detach().expand(len(one.points), 1).clone().requires_grad_() for q in raw]
+            result = per_point_jacobian(self._matrix(one, leaves), self.parameters, leaves)
             if result is None:
                 return None
-            residuals.append(result[0].reshape(-1))
-            jacobians.append(result[1].flatten(0, 1))
+            for index, residuals, jacobian in _unfolded(one, *result):
+                found[index].append((residuals, jacobian))
+        residuals, jacobians = [], []
+        for pieces in found:
+            r, jacobian = pieces[0]
+            if len(pieces) > 1:
+                r, jacobian = (torch.cat([piece[i] for piece in pieces], 1) for i in (0, 1))
+            residuals.append(r.reshape(-1))
+            jacobians.append(jacobian.reshape(-1, jacobian.shape[-1]))
         return torch.cat(residuals), torch.cat(jacobians)
 
-    def _evaluation(self, block: Block, leaves: Sequence[Tensor]) -> Callable[[], Tensor]:
-        return lambda: self._rows(block, leaves)
+    def _matrix(self, one: Pass, leaves: Sequence[Tensor]) -> Callable[[], Tensor]:
+        """Return a function that evaluates a pass as rows with one entry for each point.
+
+        A residual that depends on several points stands at the first of them, with zeros at the
+        others: the backward pass of its sum reaches all of them alike.
+        """
+
+        def evaluate() -> Tensor:
+            rows = []
+            for part, values in one.rows(self.net, self._parameters(leaves)):
+                scaled = self._scaled(part, values)
+                missing = len(part.block.points) - scaled.shape[1]
+                rows.append(torch.nn.functional.pad(scaled, (0, missing)) if missing else scaled)
+            return rows[0] if len(rows) == 1 else torch.cat(rows, 1 if one.pooled else 0)
+
+        return evaluate
 
     def _structure_holds(self, theta: Tensor) -> bool:
         """Compare Jᵀv of both methods for a random v, at a point where no weight is exactly zero.
@@ -208,6 +363,24 @@ class PinnObjective:
         with torch.enable_grad():
             r = self._vector(list(raw))
         return r.detach(), batched_jacobian(r, [*self.parameters, raw])
+
+
+def _unfolded(one: Pass, values: Tensor, jacobian: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Split the rows of a pass into its blocks, with what several points contribute added up."""
+    row = 0
+    for part in one.parts:
+        count, block = part.block.count, part.block
+        if one.pooled:
+            assert part.points is not None
+            yield part.index, values[:, part.points], jacobian[:, part.points]
+            continue
+        rows = slice(row, row + len(block.weights))
+        row += len(block.weights)
+        r, j = values[rows], jacobian[rows]
+        if block.fold > 1:
+            r = r[:, :count]
+            j = j.reshape(len(j), block.fold, count, -1).sum(1)
+        yield part.index, r, j
 
 
 def _numbered(blocks: Sequence[Block]) -> list[Block]:
@@ -247,5 +420,5 @@ def check_weights(weights: Sequence[float], name: str) -> list[float]:
 
 
 def scale(block: Block) -> Tensor:
-    """Return the factor of each component: the mean square becomes a plain sum of squares."""
-    return (block.weights / max(1, len(block.points))).sqrt()
+    """Return the factor of each row: the mean square becomes a plain sum of squares."""
+    return (block.weights / max(1, block.count)).sqrt()

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ntangent._base.errors import ArgumentError, ProblemError
-from ntangent.jet import Jet, variable
-from ntangent.jet.execute import run
-from ntangent.pinn.conditions import Condition, Equation, series_of
-from ntangent.pinn.domain import Box
-from ntangent.pinn.field import Field, Parameters
+from ntangent._base.check import check_positive
+from ntangent._base.errors import ProblemError
+from ntangent.jet import Jet
+from ntangent.pinn.arguments import PARAMETERS
+from ntangent.pinn.conditions.base import Condition
+from ntangent.pinn.equation import Demand, Equation, make_equation
+from ntangent.pinn.evaluation import Evaluation, checked_series, handed, network_call
+from ntangent.pinn.field import Field
+from ntangent.pinn.indices import indices, up_to
 from ntangent.pinn.unknown import Unknown
 
 Net = Callable[[Any], Any]
 Ansatz = Callable[[Net, Any], Any]
-# Orders tried when counting how many derivatives an equation takes; 170! is the last in range.
-PROBE_ORDERS = (8, 32, 170)
 
 
 def plain(net: Net, x: Any) -> Any:
@@ -40,44 +40,62 @@ def even(net: Net, x: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class Output:
+    """A field of a problem: how many components it has and of which coordinates it is a function.
+
+    Args:
+        components: values at each point.
+        coordinates: names of the coordinates it depends on; all by default. A field of fewer, as an
+            unknown coefficient k(x), has a network of its own: ``net={"u": ..., "k": ...}``.
+    """
+
+    components: int = 1
+    coordinates: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(self.components, "components", integer=True)
+
+
+@dataclass(frozen=True)
 class Problem:
     """A problem that reads like its equation.
 
     Args:
-        domain: where the equations hold; one coordinate.
-        equations: residuals, each a function of the field u, the parameters p and, if it names a
-            third argument, the coordinate: ``lambda u, p, x: u.x + p.k * x * u``.
+        domain: where the equations hold.
+        equations: residuals, functions of the fields, the parameters ``p`` and the coordinates, by
+            name and in any order: ``lambda u, p, x: u.x + p.k * x * u``. With a single field the
+            first argument is that field whatever its name.
         conditions: boundary and initial conditions, data, Taylor residuals.
         unknowns: scalar parameters to be found, by name.
-        ansatz: builds the field from the network, for exact symmetries or boundary values:
-            ``pinn.odd``, ``pinn.even``, or any function of (net, x).
-        reference: the exact solution as a function (x of shape (N,), order) -> derivatives of
-            order 0..n, shape (n+1, N); used for errors and reports only.
+        ansatz: builds the fields from the network, for exact symmetries or boundary values:
+            ``pinn.odd``, ``pinn.even``, or any function of (net, x) with x of shape (N, d).
+        reference: the exact solution, for errors and reports only: a function of the coordinates
+            by name, ``lambda x, t: ...``, that returns a field's values (a mapping by name for
+            several fields); in one coordinate also a function (x of shape (N,), order) ->
+            derivatives of order 0..n, shape (n+1, N).
         expected: true values of the unknowns, where known; used for errors and reports only.
         extent: where the solution is shown and compared, if a symmetry of the ansatz carries it
             beyond the domain.
+        fields: names of the fields, or a mapping name -> components or :class:`Output`. The network
+            returns their components side by side, or is a ``ModuleDict`` with one for each field.
 
     Raises:
         ProblemError: if the statement contradicts itself.
     """
 
-    domain: Box
+    domain: Any
     equations: Sequence[Callable[..., Any]]
     conditions: Sequence[Condition] = ()
     unknowns: Mapping[str, Unknown] = field(default_factory=dict)
     ansatz: Ansatz = plain
-    reference: Callable[[Tensor, int], Tensor] | None = None
+    reference: Callable[..., Any] | None = None
     expected: Mapping[str, float] = field(default_factory=dict)
-    extent: Box | None = None
+    extent: Any = None
+    fields: Sequence[str] | Mapping[str, int | Output] = ("u",)
 
     def __post_init__(self) -> None:
         self._check_types()
-        if self.domain.dimension != 1:
-            raise ProblemError(
-                f"the domain has {self.domain.dimension} coordinates",
-                "residual series are taken along one coordinate; equations in several are not covered yet",
-                "Box(x=(-1, 1))",
-            )
+        self._check_fields()
         if not self.equations and not self.conditions:
             raise ProblemError(
                 "the problem has no equation and no condition", "there is nothing to solve", "equations=[...]"
@@ -89,20 +107,23 @@ class Problem:
                 f"the unknowns are {sorted(self.unknowns)}",
                 f"unknowns={{{strangers[0]!r}: Unknown(1.0)}}",
             )
-        if self.extent is not None:
-            low, high = self.domain.interval(self.coordinate)
-            if self.extent.names != self.domain.names or not (
-                self.extent.holds(self.coordinate, low) and self.extent.holds(self.coordinate, high)
-            ):
-                raise ProblemError(
-                    f"the extent {self.extent} does not contain {self.domain}", "", f"extent={self.domain}"
-                )
+        if self.extent is not None and (
+            self.extent.names != self.domain.names
+            or not all(
+                self.extent.holds(name, end) for name in self.domain.names for end in self.interval(name)
+            )
+        ):
+            raise ProblemError(
+                f"the extent {self.extent} does not contain {self.domain}", "", f"extent={self.domain}"
+            )
 
     def _check_types(self) -> None:
         """Refuse fields of the wrong type here, where the statement is, and not deep in a training."""
+        if not all(hasattr(self.domain, name) for name in ("names", "dimension")):
+            raise ProblemError(f"domain is {self.domain!r}", "it has no coordinates", "Box(x=(-1, 1))")
+        if self.extent is not None and not hasattr(self.extent, "names"):
+            raise ProblemError(f"extent is {self.extent!r}", "", "Box(x=(-1, 1))")
         expected: list[tuple[Any, Any, str, str]] = [
-            (self.domain, Box, "domain", "Box(x=(-1, 1))"),
-            (self.extent, Box | None, "extent", "Box(x=(-1, 1))"),
             (self.equations, Sequence, "equations", "equations=[lambda u: u.xx + u]"),
             (self.conditions, Sequence, "conditions", "conditions=[Dirichlet(x=0.0)]"),
             (self.unknowns, Mapping, "unknowns", 'unknowns={"k": Unknown(1.0)}'),
@@ -125,16 +146,69 @@ class Problem:
             if not (isinstance(name, str) and name.isidentifier()) or name.startswith("_"):
                 raise ProblemError(f"{name!r} cannot name an unknown", "p.NAME must be readable", '"k"')
 
+    def _check_fields(self) -> None:
+        given = self.fields
+        fix = 'fields=("u", "v"), or fields={"w": 2}'
+        if isinstance(given, str) or not isinstance(given, Sequence | Mapping) or not given:
+            raise ProblemError(f"fields is {given!r}", "it names the fields", fix)
+        for name in given:
+            if not (isinstance(name, str) and name.isidentifier()) or name.startswith("_"):
+                raise ProblemError(f"{name!r} cannot name a field", "equations take fields by name", fix)
+            if name in self.domain.names or name == PARAMETERS:
+                raise ProblemError(
+                    f"a field is called {name!r}, like a coordinate or the parameters",
+                    "an equation takes its arguments by name",
+                    fix,
+                )
+        if len(set(given)) != len(given):
+            raise ProblemError(f"fields is {given!r}", "each name is used once", fix)
+        for name, output in self.outputs_by_name.items():
+            strangers = [c for c in output.coordinates or () if c not in self.domain.names]
+            if strangers or output.coordinates == ():
+                raise ProblemError(
+                    f"the field {name!r} depends on {output.coordinates}",
+                    f"the coordinates are {', '.join(self.domain.names)}",
+                    f"Output(1, coordinates=({self.domain.names[0]!r},))",
+                )
+
+    @cached_property
+    def outputs_by_name(self) -> dict[str, Output]:
+        """The fields in full."""
+        if not isinstance(self.fields, Mapping):
+            return {name: Output() for name in self.fields}
+        return {
+            name: output if isinstance(output, Output) else Output(output)
+            for name, output in self.fields.items()
+        }
+
+    @cached_property
+    def components(self) -> dict[str, int]:
+        """Number of components of each field."""
+        return {name: output.components for name, output in self.outputs_by_name.items()}
+
+    def inputs(self, name: str) -> tuple[str, ...]:
+        """Return the coordinates of which a field is a function, in the order of the domain."""
+        chosen = self.outputs_by_name[name].coordinates
+        names: tuple[str, ...] = self.domain.names
+        return names if chosen is None else tuple(n for n in names if n in chosen)
+
     @property
     def coordinate(self) -> str:
-        """Name of the coordinate."""
-        return self.domain.names[0]
+        """Name of the first coordinate."""
+        return str(self.domain.names[0])
 
-    def equation(self, index: int) -> tuple[Equation, int]:
-        """Return an equation as a function of (u, p, x) and the highest derivative it takes.
+    @property
+    def box(self) -> Any:
+        """The bounding box of the domain."""
+        return getattr(self.domain, "box", self.domain)
 
-        The count is read off the equation itself: evaluated on a series of known order, its
-        residual is shorter by just the derivatives that were taken.
+    def interval(self, name: str) -> tuple[float, float]:
+        """Return the ends of a coordinate."""
+        low, high = self.box.interval(name)
+        return low, high
+
+    def equation(self, index: int) -> Equation:
+        """Return an equation with what it needs, read off by evaluating it once.
 
         Raises:
             ProblemError: if there is no such equation or it cannot be evaluated.
@@ -143,75 +217,31 @@ class Problem:
             raise ProblemError(
                 f"there is no equation {index}", f"the problem has {len(self.equations)}", "equation=0"
             )
-        equation = _three_arguments(self.equations[index], self.coordinate)
-        low, high = self.domain.interval(self.coordinate)
-        x = torch.tensor([[0.75 * low + 0.25 * high]], dtype=torch.float64)
-        parameters = Parameters(
-            {name: torch.tensor([[u.start]], dtype=x.dtype) for name, u in self.unknowns.items()}
-        )
-        for order in PROBE_ORDERS:
-            argument = variable(x, order)
-            try:
-                u = Field(argument.sin(), self.coordinate)
-                residual = equation(u, parameters, Field(argument, self.coordinate))
-            except ArgumentError:
-                if order == PROBE_ORDERS[-1]:
-                    raise
-                continue
-            return equation, order - series_of(residual).order
-        raise AssertionError("unreachable")
+        return make_equation(self.equations[index], self, f"equation[{index}]")
 
-    def field(self, net: Net, x: Tensor, order: int) -> tuple[Field, Field]:
-        """Return the field and the coordinate as series at points.
+    def outputs(self, net: Net, argument: Jet, name: str | None = None) -> Jet:
+        """Return all fields (or the one with a network of its own) side by side as one series.
 
         Args:
             net: the network.
-            x: shape (N, 1).
-            order: order of the series.
+            argument: the coordinates as a series, shape (N, d).
+            name: of the field where each has its network.
         """
-        argument = variable(x, order)
-        # Through `run`, the network takes its fastest backend inside any ansatz.
-        u = self.ansatz(lambda x: run(net, x) if isinstance(x, Jet) else net(x), argument)
-        if not isinstance(u, Jet):
-            raise ProblemError(
-                f"the ansatz returned {type(u).__name__}, not a series",
-                "the field must be computed from its argument x",
-                "ansatz=lambda net, x: net(x)",
-            )
-        if u.shape != (len(x), 1):
-            raise ProblemError(
-                f"the field has shape {tuple(u.shape)} at {len(x)} point(s)",
-                "a problem has one field with one value for each point: shape (N, 1)",
-                "MLP(1, 1), or ansatz=lambda net, x: net(x)[:, :1]",
-            )
-        return Field(u, self.coordinate), Field(argument, self.coordinate)
+        u = checked_series(self.ansatz(network_call(net), argument), "the ansatz")
+        for condition in self.conditions:
+            if getattr(condition, "hard", False):
+                u = condition.construct(self, u, argument, name)  # type: ignore[attr-defined]
+        return u
 
+    def field(self, net: Net, points: Tensor, order: int = 0) -> dict[str, Field]:
+        """Return all fields at points with their derivatives up to a total order.
 
-def _three_arguments(equation: Callable[..., Any], coordinate: str) -> Equation:
-    """Return the equation as a function of (u, p, x), whichever of them it takes."""
-    if not callable(equation):
-        raise ProblemError(
-            f"an equation is {equation!r}", "it is a function of the field", "lambda u: u.xx + u"
-        )
-    try:
-        parameters = list(inspect.signature(equation).parameters.values())
-    except (TypeError, ValueError):
-        return equation
-    fix = f"lambda u, p, {coordinate}: u.{coordinate} + p.k * {coordinate} * u"
-    needed = [p for p in parameters if p.default is p.empty]
-    if any(p.kind is p.KEYWORD_ONLY for p in needed):
-        raise ProblemError(
-            f"an equation takes {', '.join(p.name for p in needed)}, some of them by keyword only",
-            "it is called with the field, the parameters and the coordinate, in this order",
-            fix,
-        )
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return equation
-    names = [p.name for p in needed if p.kind is not p.VAR_KEYWORD]
-    if not 1 <= len(names) <= 3 or names[1:2] == [coordinate]:
-        raise ProblemError(
-            f"an equation takes {len(names)} argument(s): {', '.join(names)}",
-            "it is called with the field, the parameters and the coordinate, in this order",
-            fix,
-        )
-    return lambda *arguments: equation(*arguments[: len(names)])
+        Args:
+            net: the network, or one for each field by name.
+            points: shape (N, d).
+            order: highest total order.
+        """
+        members = frozenset(up_to(self.domain.dimension, order))
+        demand = Demand(dict.fromkeys(self.components, members), members)
+        rows = Evaluation(self, points, [demand])(net)
+        return handed(rows, indices(self.domain.names, members))

@@ -13,21 +13,24 @@ from ntangent._base.check import FLOATS, check_order, check_points
 from ntangent._base.describe import describe
 from ntangent._base.errors import ArgumentError, DtypeError, ProblemError, ShapeError
 from ntangent._base.protocols import Stage
-from ntangent.pinn.domain import Box
+from ntangent.pinn.held_out import HeldOut, other_sampler
 from ntangent.pinn.objective import PinnObjective, check_weights
 from ntangent.pinn.problem import Problem
+from ntangent.pinn.reference import exact, exact_fields, gives_derivatives
 from ntangent.pinn.sampling import Chebyshev, Sampler
-from ntangent.pinn.solution import Solution, exact
+from ntangent.pinn.solution import Solution
 from ntangent.run import Callback, Outcome, Progress, RunFolder, run_config, train
 
 
 def solve(
     problem: Problem,
-    net: nn.Module,
+    net: nn.Module | Mapping[str, nn.Module],
     stages: Sequence[Stage],
     *,
     sampler: Sampler | None = None,
     sobolev: int | Sequence[float] = 0,
+    equation_weights: Sequence[float] | None = None,
+    chunk: int | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -41,11 +44,16 @@ def solve(
 
     Args:
         problem: equations, conditions, unknowns.
-        net: maps (N, d) to (N, 1); its dtype and device are those of the whole computation.
+        net: maps (N, d) to the fields side by side, (N, 1) for one; or one network for each field,
+            by name. Its dtype and device are those of the whole computation.
         stages: optimisers, run one after the other.
-        sampler: collocation points; 128 Chebyshev points by default.
-        sobolev: m, to add the mean squares of the residual's derivatives of orders 1..m with
-            weight 1, or their m weights. They come from the same series as the residual.
+        sampler: collocation points; Chebyshev points by default, 128 in one coordinate, 32 x 32 in
+            two.
+        sobolev: m, to add the mean squares of all partial derivatives of the residual of total
+            order 1..m with weight 1, or m weights by order. They come from the same series as the
+            residual.
+        equation_weights: weight of each equation, 1 by default.
+        chunk: how many collocation points are evaluated together; bounds the memory.
         run_dir: folder for configuration, metrics, checkpoints and report; None keeps the run in
             memory.
         resume: continue the run of ``run_dir`` from its newest checkpoint, to the same bits.
@@ -64,21 +72,30 @@ def solve(
         RunFolderError, CheckpointError: if the folder is taken, missing or another run's.
         ConvergenceError: if the loss becomes non-finite.
     """
+    if isinstance(net, Mapping) and not isinstance(net, nn.ModuleDict):
+        net = _networks(net)
     dtype, device = _home(net)
     _check_options(stages, run_dir, resume, overwrite)
-    sampler = sampler or Chebyshev(128)
+    _check_networks(problem, net)
+    sampler = sampler or default_sampler(problem)
     weights = _sobolev_weights(sobolev)
     points = _collocation(sampler, problem.domain, dtype, device)
-    objective = PinnObjective(problem, net, points, weights)
+    objective = PinnObjective(problem, net, points, weights, equation_weights, chunk)
     if problem.reference is not None:
         # Now, not after the training: a reference of the wrong shape would lose the result.
-        exact(problem, points[:3, 0], objective.order)
+        if gives_derivatives(problem):
+            exact(problem, points[:3, 0], objective.order)
+        else:
+            exact_fields(problem, points[:3])
+    others = other_sampler(sampler, len(points)).points(problem.domain, dtype, device)
+    held_out = HeldOut(objective, others)
     folder = None
     if run_dir is not None:
         given = dict(recipe or {"problem": "python", "options": {}})
         config = run_config(
             problem=given["problem"], options=given["options"], stages=stages, seed=seed, dtype=dtype,
             statement=describe(problem), network=describe(net), sampler=describe(sampler), sobolev=weights,
+            equation_weights=equation_weights, chunk=chunk,
         )  # fmt: skip
         folder = (
             RunFolder.resume(run_dir, config)
@@ -88,14 +105,19 @@ def solve(
     outcome = train(
         stages, objective, objective.start(), folder=folder, resume=resume,
         callbacks=[*callbacks, Progress(stages, quiet=not progress)],
-        checkpoint_every=checkpoint_every, describe=objective.unknowns,
+        checkpoint_every=checkpoint_every, describe=objective.unknowns, measure=held_out.measure,
     )  # fmt: skip
-    return finish(objective, outcome, folder)
+    held_out.measure(0, outcome.theta, last=True)
+    return finish(objective, outcome, folder, held_out)
 
 
-def finish(objective: PinnObjective, outcome: Outcome, folder: RunFolder | None) -> Solution:
+def finish(
+    objective: PinnObjective, outcome: Outcome, folder: RunFolder | None, held_out: HeldOut | None = None
+) -> Solution:
     """Return the solution of a finished training, with its evaluation written into the folder."""
     solution = Solution(objective, outcome, folder)
+    if held_out is not None:
+        solution.notes |= held_out.last
     if folder is not None:
         arrays = solution.evaluate()
         folder.write_evaluation(arrays)
@@ -132,7 +154,13 @@ def _sobolev_weights(sobolev: Any) -> list[float]:
     return [1.0] * check_order(sobolev, "sobolev")
 
 
-def _collocation(sampler: Sampler, domain: Box, dtype: torch.dtype, device: torch.device) -> Tensor:
+def default_sampler(problem: Problem) -> Sampler:
+    """Return Chebyshev points: 128 in one coordinate, about a thousand in several."""
+    dimension = problem.domain.dimension
+    return Chebyshev(128 if dimension == 1 else max(4, round(1024 ** (1 / dimension))))
+
+
+def _collocation(sampler: Sampler, domain: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a sampler's points if they are points of the domain."""
     if not hasattr(sampler, "points"):
         raise ArgumentError(f"sampler is {sampler!r}", "it has no method `points`", "sampler=Chebyshev(128)")
@@ -149,15 +177,47 @@ def _collocation(sampler: Sampler, domain: Box, dtype: torch.dtype, device: torc
             f"the network is {dtype} on {device}",
             "points.to(dtype=dtype, device=device)",
         )
-    for name, values in zip(domain.names, points.T, strict=True):
+    box = getattr(domain, "box", domain)
+    for name, values in zip(box.names, points.T, strict=True):
         ends = float(values.min()), float(values.max())
-        if not all(domain.holds(name, end) for end in ends):
+        if not all(box.holds(name, end) for end in ends):
             raise ProblemError(
                 f"the sampler's points reach from {ends[0]} to {ends[1]} in {name}",
                 f"they lie outside {domain}",
                 "Chebyshev(128)",
             )
     return points
+
+
+def _networks(nets: Mapping[str, Any]) -> nn.ModuleDict:
+    wrong = [name for name, net in nets.items() if not isinstance(net, nn.Module)]
+    if wrong:
+        raise DtypeError(
+            f"the network of {wrong[0]!r} is {type(nets[wrong[0]]).__name__}",
+            "each field has a torch.nn.Module",
+            'net={"u": nt.MLP(2, 1), "k": nt.MLP(1, 1)}',
+        )
+    return nn.ModuleDict(dict(nets))
+
+
+def _check_networks(problem: Problem, net: Any) -> None:
+    """Raise unless the networks are those of the fields."""
+    fields, names = list(problem.components), problem.domain.names
+    if isinstance(net, nn.ModuleDict):
+        if set(net) != set(fields):
+            raise ProblemError(
+                f"networks are given for {', '.join(net) or 'nothing'}, the fields are {', '.join(fields)}",
+                "each field has its own",
+                "net={" + ", ".join(f'"{name}": ...' for name in fields) + "}",
+            )
+        return
+    partial = [name for name in fields if problem.inputs(name) != names]
+    if partial:
+        raise ProblemError(
+            f"the field {partial[0]!r} depends on {', '.join(problem.inputs(partial[0]))} only",
+            "one network for all fields takes all coordinates",
+            "net={" + ", ".join(f'"{n}": nt.MLP({len(problem.inputs(n))}, 1)' for n in fields) + "}",
+        )
 
 
 def _home(net: Any) -> tuple[torch.dtype, torch.device]:

@@ -43,6 +43,7 @@ def train(
     extra: Callable[[], Mapping[str, Any]] | None = None,
     restore: Callable[[dict[str, Any]], object] | None = None,
     describe: Callable[[Tensor], Mapping[str, float]] | None = None,
+    measure: Callable[[int, Tensor], Mapping[str, float]] | None = None,
 ) -> Outcome:
     """Train through all stages, each until it stops by itself or has used its budget.
 
@@ -65,6 +66,8 @@ def train(
             samplers, weights), as tensors and plain values.
         restore: takes what ``extra`` returned, before the first iteration of a resumed run.
         describe: returns named numbers for the metrics (unknown parameters), given θ.
+        measure: returns further numbers, given the step and θ; they stand beside those that the
+            stage reports. It is asked at recorded iterations and may return none.
 
     Raises:
         ArgumentError: an argument contradicts another one.
@@ -89,6 +92,7 @@ def train(
             record_every,
             extra,
             describe,
+            measure,
         )
         training.interrupts = interrupts
         try:
@@ -128,6 +132,7 @@ class _Training:
     record_every: int
     extra: Callable[[], Mapping[str, Any]] | None
     describe: Callable[[Tensor], Mapping[str, float]] | None
+    measure: Callable[[int, Tensor], Mapping[str, float]] | None = None
 
     index: int = 0
     state: State | None = None
@@ -271,13 +276,16 @@ class _Training:
         values: dict[str, float] = {}
         if recorded and self.describe is not None:
             values = {name: float(value) for name, value in self.describe(state.theta).items()}
+        info = state.info
+        if recorded and self.measure is not None:
+            info = {**info, **self.measure(self.step, state.theta)}
         record = Record(
             self.step,
             self.index,
             self.names[self.index],
             state.iteration,
             state.loss,
-            state.info,
+            info,
             values,
             self.seconds,
         )
