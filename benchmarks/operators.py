@@ -1,4 +1,4 @@
-"""Laplacians and biharmonics against nested autograd, torch.func and, where importable, JAX's jet and folx.
+"""Laplacians, biharmonics, a residual: against nested autograd, torch.func and, if there, JAX's jet and folx.
 
     python benchmarks/operators.py [--quick] [--json FILE]
 
@@ -7,6 +7,9 @@ meets all of them; the median of the CPU time of each is reported. Two quantitie
 the value with the gradient of mean(value²) in the parameters. Peak memory is what torch's allocator
 holds at most above its level at the start, by torch's profiler, in one further call of its own
 (JAX's allocator is not seen by it: no memory is reported for JAX).
+
+The last case is the residual of Burgers' equation in space and time, also with its per-point Jacobian (the
+matrix of a Gauss-Newton step) instead of the gradient, by the compiled kernels and by torch operations.
 
 JAX and folx are optional: `pip install jax folx`. They are compiled with jit, compilation is not timed.
 """
@@ -29,7 +32,8 @@ from torch.func import hessian, vmap
 from torch.profiler import ProfilerActivity, profile
 
 from ntangent.jet import MLP
-from ntangent.operators import Operator, biharmonic, laplacian, make_plan
+from ntangent.jet.jacobian import batched_jacobian, per_point_jacobian
+from ntangent.operators import Operator, biharmonic, evaluate, laplacian, make_plan
 
 try:
     import jax
@@ -202,6 +206,72 @@ CASES = [
 ]
 
 
+def burgers_methods(net, x):
+    """Name -> calls for u_t + u u_x - ν u_xx: value, value with gradient, value with per-point Jacobian."""
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    operators = [
+        Operator.partial(0, 0),
+        Operator.partial(1, 0),
+        Operator.partial(0, 1),
+        Operator.partial(2, 0),
+    ]
+    viscosity = 0.01
+
+    def combine(u, ux, ut, uxx):
+        return ut + u * ux - viscosity * uxx
+
+    def by_jets(backend):
+        return combine(*evaluate(net, x, operators, backend=backend))
+
+    def nested():
+        y = x.clone().requires_grad_()
+        u = net(y)
+        first = torch.autograd.grad(u.sum(), y, create_graph=True)[0]
+        second = torch.autograd.grad(first[:, 0].sum(), y, create_graph=True)[0]
+        return combine(u, first[:, :1], first[:, 1:], second[:, :1])
+
+    def gradient(value):
+        return lambda: torch.autograd.grad((value() ** 2).mean(), parameters, allow_unused=True)
+
+    def without_graph(backend):
+        def call():
+            with torch.no_grad():
+                return by_jets(backend)
+
+        return call
+
+    def per_point(backend):
+        return lambda: per_point_jacobian(lambda: by_jets(backend).mT, parameters)
+
+    def nested_per_point():  # the graph once, then vectorised backward passes
+        return batched_jacobian(nested().flatten(), parameters, chunk=256)
+
+    methods = {"nested autograd": (nested, gradient(nested), nested_per_point)}
+    for name, backend in (("ntangent", "native"), ("ntangent, eager", "eager")):
+        methods[name] = (without_graph(backend), gradient(lambda b=backend: by_jets(b)), per_point(backend))
+    return methods
+
+
+def run_burgers(options):
+    points = 4000
+    net = MLP(2, 1, width=20, depth=3, dtype=torch.float64, generator=0)
+    x = torch.randn(points, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    methods = burgers_methods(net, x)
+    exact = methods["nested autograd"][0]().detach()
+    for name, (value, *_) in methods.items():
+        assert torch.allclose(value(), exact, rtol=1e-9, atol=1e-9), name
+    repeats, budget = (5, 5.0) if options.quick else (31, 25.0)
+    value, train = (measure({n: m[k] for n, m in methods.items()}, repeats, budget) for k in (0, 1))
+    jacobian = measure({n: m[2] for n, m in methods.items() if n != "nested autograd"}, repeats, budget)
+    jacobian |= measure({"nested autograd": methods["nested autograd"][2]}, 1, budget)
+    return [
+        {"case": "Burgers residual, 2-20-20-20-1, N=4000", "method": name, "rows": 4,
+         "value_ms": value[name], "train_ms": train[name], "jacobian_ms": jacobian[name],
+         "value_bytes": None, "train_bytes": None}
+        for name in methods
+    ]  # fmt: skip
+
+
 def print_table(rows):
     print(f"{'':38}{'value ms':>10}{'train ms':>10}{'value MiB':>11}{'train MiB':>11}   our time / theirs")
     for case in dict.fromkeys(row["case"] for row in rows):
@@ -212,6 +282,10 @@ def print_table(rows):
             memory = "".join(f"{size / 2**20:11.1f}" if size else " " * 11 for size in sizes)
             ratios = f"{own['value_ms'] / row['value_ms']:.2f}, {own['train_ms'] / row['train_ms']:.2f}"
             times = f"{row['value_ms']:10.2f}{row['train_ms']:10.2f}"
+            if "jacobian_ms" in row:
+                ratios += (
+                    f"; Jacobian {row['jacobian_ms']:.2f} ms, {own['jacobian_ms'] / row['jacobian_ms']:.3f}"
+                )
             print(f"  {row['method']:36}{times}{memory}   {ratios}")
 
 
@@ -220,9 +294,13 @@ def main():
     parser.add_argument("--json", type=Path, help="write the measurements here")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     parser.add_argument("--no-jax", action="store_true", help="leave JAX out even if it is installed")
+    parser.add_argument("--case", default="", help="only the cases whose name contains this")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for case in CASES for row in run_case(*case, options)]
+    cases = [case for case in CASES if options.case in case[0]]
+    rows = [row for case in cases for row in run_case(*case, options)]
+    if options.case in "Burgers":
+        rows += run_burgers(options)
     print_table(rows)
     if options.json:
         versions = {"torch": torch.__version__, "python": platform.python_version()}

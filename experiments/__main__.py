@@ -1,9 +1,10 @@
 """``python -m experiments``, from the root of the repository."""
 
 from experiments._common.command import main
-from experiments.n_tangentprop.run import PAPER
+from experiments.ad_vs_fd.run import PAPER as AD_VS_FD
+from experiments.n_tangentprop.run import PAPER as N_TANGENTPROP
 
-PAPERS = {paper.key: paper for paper in (PAPER,)}
+PAPERS = {paper.key: paper for paper in (N_TANGENTPROP, AD_VS_FD)}
 
 if __name__ == "__main__":
     main(PAPERS)

@@ -54,14 +54,14 @@ class Writer:
         if exponents not in self.products:
             if all(e % 2 == 0 for e in exponents):
                 half = self.product(tuple(e // 2 for e in exponents))
-                expression = f"square({half}, k)"
+                expression = f"ring.square({half}, k)"
             else:
                 first = next(i for i, e in enumerate(exponents) if e)
                 if exponents[first] % 2 == 0:  # split off an odd factor, so that squares stay squares
                     first = next(i for i, e in enumerate(exponents) if e % 2)
                 unit = tuple(int(i == first) for i in range(len(exponents)))
                 rest = self.product(tuple(e - u for e, u in zip(exponents, unit, strict=True)))
-                expression = f"convolve({self.variable(first)}, {rest}, k)"
+                expression = f"ring.convolve({self.variable(first)}, {rest}, k)"
             name = f"q{len(self.products)}"
             self.products[exponents] = name
             self.steps.append((name, expression))
@@ -81,8 +81,8 @@ class Writer:
             series = self.product(moving)
             start.append(" * ".join([*factors, f"{series}[0]"]))
             later.append(" * ".join([*factors, f"{series}[k]"]))
-        join = lambda terms: " + ".join(terms) if terms else "V{}"  # noqa: E731
-        return f"V{{}} + {join(start)}" if start and "[0]" not in join(start) else join(start), join(later)
+        join = lambda terms: " + ".join(terms) if terms else "W{}"  # noqa: E731
+        return f"W{{}} + {join(start)}" if start and "[0]" not in join(start) else join(start), join(later)
 
 
 def _series(row: Activation) -> list[str]:
@@ -93,60 +93,66 @@ def _series(row: Activation) -> list[str]:
     output, slope = w.combination(row.output), w.combination(row.output.along(row.flow))
     alias = next((i for i in moving if row.output.along(row.flow) == row.flow[i - 1]), None)
     out = [
-        "    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,",
-        "                                                          const V* slope, V* y, V* s) {",
-        "        const int n = N ? N : order, degree = M ? M : n;",
-        "        (void)n, (void)degree, (void)start, (void)slope;",
+        "    template <class W, class Ring>",
+        "    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,",
+        "                                  W* s) {",
+        "        constexpr int size = Ring::capacity;",
+        "        (void)start, (void)slope;",
     ]
     for i in w.static:
-        out.append(f"        const V m{i} = start[{i - 1}];")
-    names = [f"z{i}[cap(N)]" for i in moving] + [f"{name}[cap(N)]" for name, _ in w.steps]
-    names += [f"p{i}[cap(N)]" for i in moving]
+        out.append(f"        const W m{i} = start[{i - 1}];")
+    names = [f"z{i}[size]" for i in moving] + [f"{name}[size]" for name, _ in w.steps]
+    names += [f"p{i}[size]" for i in moving]
     if moving:
         out += [
-            "        V b[cap(N)];",
-            "        scale_by_order<N>(n, a, b);",
-            f"        V {', '.join(names)};",
+            "        W b[size];",
+            "        ring.scale(a, b);",
+            f"        W {', '.join(names)};",
         ]
         out += [f"        z{i}[0] = start[{i - 1}];" for i in moving]
     elif w.steps:
-        out.append(f"        V {', '.join(names)};")
+        out.append(f"        W {', '.join(names)};")
     zero = [f"        {name}[0] = {expression.replace(', k)', ', 0)')};" for name, expression in w.steps]
     out += zero
     for i in moving:
         out.append(f"        p{i}[0] = {f'slope[{i - 1}]' if row.slope else flows[i][0]};")
     out += [f"        y[0] = {output[0]};", f"        s[0] = {f'p{alias}[0]' if alias else slope[0]};"]
-    out += ["        NTG_UNROLL", "        for (int k = 1; k <= n; k++) {"]
-    out += [f"            z{i}[k] = advance(b, p{i}, k, degree);" for i in moving]
-    last = "if (k < n) " if keeps(row) == 0 else ""  # the slope's last order is not kept
+    body = [f"            z{i}[k] = ring.advance(b, p{i}, k);" for i in moving]
+    last = "if (ring.inner(k)) " if keeps(row) == 0 else ""  # the slope's last order is not kept
     for name, expression in w.steps:
-        out.append(f"            {last}{name}[k] = {expression};")
-    out += [f"            {last}p{i}[k] = {flows[i][1]};" for i in moving]
-    out.append(f"            y[k] = {output[1]};")
+        body.append(f"            {last}{name}[k] = {expression};")
+    body += [f"            {last}p{i}[k] = {flows[i][1]};" for i in moving]
+    body.append(f"            y[k] = {output[1]};")
     if keeps(row) == 2:
-        out.append(f"            s[k] = {f'p{alias}[k]' if alias else slope[1]};")
-    return [*out, "        }", "    }"]
+        body.append(f"            s[k] = {f'p{alias}[k]' if alias else slope[1]};")
+    return [*out, *_each(body), "    }"]
+
+
+def _each(body: list[str]) -> list[str]:
+    """The loop over the coefficients after the first."""
+    return ["        ring.each([&](int k) NTG_LAMBDA {", *body, "        });"]
 
 
 def _rebuild(row: Activation) -> list[str]:
     """The function that finds the slope's series again from the output's (and the slope's order 0)."""
     out = [
-        "    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {",
-        "        const int n = N ? N : order;",
-        "        (void)n, (void)y;",
+        "    template <class W, class Ring>",
+        "    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {",
+        "        constexpr int size = Ring::capacity;",
+        "        (void)size, (void)y;",
         "        s[0] = s0;",
     ]
     if keeps(row) == 0:
         w = Writer(row, rebuild=True)
         _, later = w.combination(row.output.along(row.flow))
         if w.steps:
-            out.append("        V " + ", ".join(f"{name}[cap(N)]" for name, _ in w.steps) + ";")
+            out.append("        W " + ", ".join(f"{name}[size]" for name, _ in w.steps) + ";")
             out += [f"        {name}[0] = {e.replace(', k)', ', 0)')};" for name, e in w.steps]
         body = [f"            {name}[k] = {expression};" for name, expression in w.steps]
         body.append(f"            s[k] = {later};")
     else:
-        body = ["            s[k] = V{};"]
-    return [*out, "        NTG_UNROLL", "        for (int k = 1; k <= n; k++) {", *body, "        }", "    }"]
+        body = ["            s[k] = W{};"]
+    return [*out, *_each(body), "    }"]
 
 
 def _start(row: Activation) -> list[str]:
@@ -168,6 +174,7 @@ def write_row(index: int, row: Activation) -> str:
         "    using V = typename Vec<T>::type;",
         f'    static constexpr const char* signature = "{signature(row)}";',
         f"    static constexpr Keep keep = Keep({keeps(row)});",
+        f"    static constexpr int states = {len(row.flow)};",
         f"    static constexpr bool unrolled = {'true' if row.name in UNROLLED else 'false'};",
         "    static NTG_INLINE void start(V x, V* z, V* p) {",
         *_start(row),

@@ -41,9 +41,23 @@ def test_a_smoke_run_measures_draws_and_checks_the_claims(tmp_path: Path) -> Non
     assert (folder / "figure-3.png").exists()
 
 
+@pytest.mark.slow
+def test_spectra_of_differences_are_measured_and_judged(tmp_path: Path) -> None:
+    result = experiments(
+        "run", "ad_vs_fd", "--figure", "1,2,4", "--smoke", "--threads", "1", "--results", tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "ad_vs_fd" / "smoke"
+    claims = {claim["id"]: claim for claim in json.loads((folder / "claims.json").read_text())["claims"]}
+    assert claims["small-larger"]["holds"] and claims["entropy-normal"]["holds"]
+    assert not claims["small-analytic"]["holds"] and not claims["entropy-plain"]["holds"]
+    assert "holds" not in claims["train-float32"], "nothing was trained"
+    assert (folder / "figure-2.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_papers_are_listed_and_mistakes_explained() -> None:
     listed = experiments("list")
-    assert "n_tangentprop" in listed.stdout
+    assert "n_tangentprop" in listed.stdout and "ad_vs_fd" in listed.stdout
     assert "figure 5" in listed.stdout
     wrong = experiments("run", "n_tangentprop", "--figure", "11", "--smoke")
     assert wrong.returncode == 1

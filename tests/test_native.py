@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ntangent._base.errors import BackendError, DtypeError, ShapeError
 from ntangent._base.precision import tolerance
+from ntangent.jet import Jet, execute
 from ntangent.jet.activations import ACTIVATIONS, Activation, evaluate
+from ntangent.jet.algebra import Algebra
 from ntangent.jet.backends import library, native
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -324,6 +326,198 @@ def test_derivatives_of_derivatives(order: int, directions: int, collapsed: bool
     expected = twice(lambda x, p: oracle(x, directions, order, p, rows, collapsed))
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+# --- algebras -------------------------------------------------------------------------------------------
+
+
+def down_closed(*tops: tuple[int, ...]) -> tuple[Algebra, list[tuple[int, ...]]]:
+    """Return the algebra of the Taylor coefficients at all multi-indices below the given ones."""
+    found = {b for top in tops for b in itertools.product(*(range(n + 1) for n in top))}
+    indices = sorted(found, key=lambda b: (sum(b), b))
+    place = {b: i for i, b in enumerate(indices)}
+    table = [
+        (place[c], place[d], place[b], 1.0)
+        for c, d in itertools.product(indices, repeat=2)
+        if (b := tuple(i + j for i, j in zip(c, d, strict=True))) in place
+    ]
+    return Algebra(tuple(sum(b) for b in indices), tuple(table)), indices
+
+
+def coordinates(x: Tensor, algebra: Algebra, indices: list[tuple[int, ...]]) -> Tensor:
+    """Return the points as a jet of degree 1: row e_i moves coordinate i."""
+    rows = x.new_zeros(algebra.rows(1), *x.shape)
+    rows[0] = x
+    for i, b in enumerate(indices[1 : len(rows)]):
+        rows[i + 1][:, b.index(1)] = 1
+    return rows
+
+
+def partials(x: Tensor, indices: list[tuple[int, ...]], params, rows) -> Tensor:
+    """Return the same Taylor coefficients by nested autograd, differentiable in the parameters."""
+
+    def function(x: Tensor) -> Tensor:
+        y = x
+        for layer in range(len(params) // 2):
+            y = torch.nn.functional.linear(y, *params[2 * layer : 2 * layer + 2])
+            if layer < len(rows):
+                y = evaluate(rows[layer].output, (y, *rows[layer].initial(y)))
+        return y
+
+    x = x if x.requires_grad else x.clone().requires_grad_()
+    values = {indices[0]: function(x)}
+    for b in indices[1:]:
+        axis = next(i for i, n in enumerate(b) if n)
+        below = values[tuple(n - (i == axis) for i, n in enumerate(b))]
+        columns = [
+            torch.autograd.grad(below[:, j].sum(), x, create_graph=True)[0][:, axis]
+            for j in range(below.shape[1])
+        ]
+        values[b] = torch.stack(columns, -1)
+    return torch.stack([values[b] / math.prod(map(math.factorial, b)) for b in indices])
+
+
+# Burgers; Korteweg-de Vries; fourth order in the plane; a mixed derivative in three dimensions.
+ALGEBRAS = [((2, 0), (0, 1)), ((3, 0), (0, 1)), ((4, 0), (3, 1), (2, 2), (1, 3), (0, 4)), ((2, 1, 1),)]
+
+
+@pytest.mark.parametrize("dtype", [F64, F32], ids=["f64", "f32"])
+@pytest.mark.parametrize("tops", ALGEBRAS, ids=str)
+def test_algebras_against_nested_autograd(tops: tuple[tuple[int, ...], ...], dtype: torch.dtype) -> None:
+    algebra, indices = down_closed(*tops)
+    d, order = len(tops[0]), algebra.order
+    sin = ACTIVATIONS["sin"]
+    for count, width in ((1, 3), (9, 24), (8, 5)):
+        params = network([d, width, width, 2], dtype, gain=0.7)
+        x = points(count, d, 1, 0, dtype)[0]
+        leaves = [t.clone().requires_grad_() for t in (x, *params)]
+        rows = coordinates(leaves[0], algebra, indices)
+        found = run(rows, algebra, order, leaves[1:], [TANH, sin])
+        reference = [t.detach().double().requires_grad_() for t in leaves]
+        expected = partials(reference[0], indices, reference[1:], [TANH, sin])
+        close(found, expected, dtype, order)
+        g = points(count, 2, len(indices) - 1, 1)
+        wanted = torch.autograd.grad(expected, reference, g, retain_graph=True)
+        for a, b in zip(torch.autograd.grad(found, leaves, g.to(dtype)), wanted, strict=True):
+            close(a.reshape(1, -1), b.reshape(1, -1), dtype, order, width * count)
+        jacobian = native.dense_jacobian(
+            rows.detach(), algebra, order, params[::2], params[1::2], [TANH, sin], g.to(dtype)
+        )
+        for i in range(count):
+            own = torch.autograd.grad(expected[:, i], reference[1:], g[:, i], retain_graph=True)
+            close(jacobian[i : i + 1], torch.cat([t.flatten() for t in own])[None], dtype, order)
+
+
+@pytest.mark.parametrize("dtype", [F64, F32], ids=["f64", "f32"])
+@pytest.mark.parametrize("name", list(ACTIVATIONS))
+def test_every_activation_in_an_algebra(name: str, dtype: torch.dtype) -> None:
+    row = ACTIVATIONS[name]
+    algebra, _ = down_closed((2, 2), (0, 3))
+    low, high = row.sample
+    for degree in (0, 1, 2, 4):
+        a = (0.2 * (high - low) * points(37, 1, algebra.rows(degree) - 1, 1)[: algebra.rows(degree)]).to(
+            dtype
+        )
+        a[0, :, 0] = torch.linspace(
+            low + 0.0129 * (high - low), high - 0.0063 * (high - low), 37, dtype=dtype
+        )
+        a.requires_grad_()
+        y, _ = native.activation_jet(a, 4, algebra, row)
+        reference = a.detach().double().requires_grad_()
+        expected = table_series(row, reference, algebra)
+        close(y, expected, dtype, 4)
+        g = torch.cos(torch.arange(expected.numel(), dtype=F64)).view_as(expected)
+        (found,), (wanted,) = (
+            torch.autograd.grad(y, a, g.to(dtype)),
+            torch.autograd.grad(expected, reference, g),
+        )
+        close(found.reshape(1, -1), wanted.reshape(1, -1), dtype, 4, 256)
+
+
+def table_series(row: Activation, a: Tensor, algebra: Algebra) -> Tensor:
+    """The recurrence of a row in an algebra, entry by entry, in torch operations."""
+    size = len(algebra.grades)
+    zero = torch.zeros_like(a[0])
+
+    def times(u: list[Tensor], v: list[Tensor]) -> list[Tensor]:
+        total = [zero] * len(u)
+        for c, d, b, w in algebra.table:
+            if b < len(u):
+                total[b] = total[b] + w * u[c] * v[d]
+        return total
+
+    def combine(p, series: list[list[Tensor]], count: int) -> list[Tensor]:
+        total = [zero] * count
+        for exponents, coefficient in p.terms:
+            term = [torch.full_like(zero, float(coefficient))] + [zero] * (count - 1)
+            for factor, power in zip(series, exponents, strict=True):
+                for _ in range(power):
+                    term = times(term, factor[:count])
+            total = [t + s for t, s in zip(total, term, strict=True)]
+        return total
+
+    argument = [*a, *[zero] * (size - len(a))]
+    states = [[z] for z in row.initial(a[0])]
+    for b in range(1, size):
+        rates = [combine(p, [argument, *states], b) for p in row.flow]
+        for state, rate in zip(states, rates, strict=True):
+            terms = [
+                algebra.grades[c] * w / algebra.grades[b] * argument[c] * rate[d]
+                for c, d, target, w in algebra.table
+                if target == b and c
+            ]
+            state.append(sum(terms, zero))
+    return torch.stack(combine(row.output, [argument, *states], size))
+
+
+def test_tangents_and_derivatives_of_derivatives_in_an_algebra() -> None:
+    algebra, indices = down_closed((2, 0), (1, 1))
+    rows, order = [TANH, ACTIVATIONS["gelu"]], algebra.order
+    x = points(6, 2, 1, 0)[0]
+    params = network([2, 4, 3, 1])
+    given = coordinates(x, algebra, indices)
+    moves = network([2, 4, 3, 1], seed=7)
+    found = native.dense_tangent(given, algebra, order, params[::2], params[1::2], rows, [None, *moves])
+    small = 1e-6
+    shifted = [
+        partials(x, indices, [p + s * small * m for p, m in zip(params, moves, strict=True)], rows)
+        for s in (1, -1)
+    ]
+    torch.testing.assert_close(found, (shifted[0] - shifted[1]) / (2 * small), rtol=1e-7, atol=1e-7)
+    leaves = [p.requires_grad_() for p in params]
+
+    def twice(y: Tensor) -> list[Tensor]:
+        first = torch.autograd.grad((y**3).sum(), leaves, create_graph=True)
+        return [*first, *torch.autograd.grad(sum((f**2).sum() for f in first), leaves)]
+
+    for a, b in zip(
+        twice(run(given, algebra, order, leaves, rows)),
+        twice(partials(x, indices, leaves, rows)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_functions_of_an_algebra_run_on_the_kernels() -> None:
+    algebra, indices = down_closed((2, 0), (0, 1))
+    net = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1)).double()
+    x = points(7, 2, 1, 0)[0]
+    argument = Jet(coordinates(x, algebra, indices), algebra.order, algebra)
+    found, expected = (execute.run(net, argument, backend).data for backend in ("native", "eager"))
+    torch.testing.assert_close(found, expected)
+    values = {name: p.detach() for name, p in net.named_parameters()}
+
+    def loss(values, backend: str) -> Tensor:
+        function = lambda z: torch.func.functional_call(net, values, (z,))  # noqa: E731
+        return execute.run(function, argument, backend).data.square().sum()
+
+    for transform in (torch.func.grad, torch.func.hessian):
+        both = [transform(functools.partial(loss, backend=b))(values) for b in ("native", "eager")]
+        torch.testing.assert_close(*both)
+    large, _ = down_closed((9, 0, 0, 0), *[(1, 1, 1, 4)] * 2, (0, 9, 9, 0))
+    assert execute.native_network(net, x, large)[1].startswith("the kernels take algebras of at most")
+    with pytest.raises(ShapeError, match="grade"):
+        run(argument.data[:2], algebra, algebra.order, list(net.parameters()), [TANH])
 
 
 # --- transforms ------------------------------------------------------------------------------------------

@@ -75,10 +75,20 @@ def _claims(paper: Paper, files: Mapping[str, Path], options: Options, folder: P
     claims = paper.facts["claim"]
     rows = []
     for claim, ours in zip(claims, paper.check(claims, files, options), strict=True):
-        rows.append({**claim, "ours": ours})
+        verdict = _verdict(claim, ours)
+        rows.append({**claim, "ours": ours, **({"holds": verdict} if verdict is not None else {})})
         value = "not measured" if ours is None else f"{ours:.3g}"
-        print(f"  {claim['id']:<16} paper {claim['paper']!s:<8} ours {value:<14} {claim['statement']}")
+        said = {None: "", True: "holds: ", False: "does NOT hold: "}[verdict]
+        print(f"  {claim['id']:<16} paper {claim['paper']!s:<8} ours {value:<14} {said}{claim['statement']}")
     _write(folder / "claims.json", {"clock": options.clock, "claims": rows})
+
+
+def _verdict(claim: Mapping[str, Any], ours: float | None) -> bool | None:
+    """Whether our value lies where a claim says it does; None where nothing is said or measured."""
+    if ours is None or "between" not in claim:
+        return None
+    low, high = claim["between"]
+    return bool(low <= ours <= high)
 
 
 def _manifest(options: Options, figures: Sequence[int]) -> dict[str, Any]:

@@ -45,9 +45,10 @@ const NtangentKernels& kernels(int single) {
 
 #define NTG_API extern "C" __attribute__((visibility("default")))
 
-NTG_API int ntangent_abi() { return 1; }
+NTG_API int ntangent_abi() { return 2; }
 NTG_API const char* ntangent_isa() { return kernels(0).isa; }
 NTG_API int ntangent_max_order() { return kernels(0).max_order; }
+NTG_API int ntangent_max_rows() { return kernels(0).max_rows; }
 NTG_API int ntangent_rows() { return kernels(0).rows; }
 NTG_API const char* ntangent_row(long i) { return i >= 0 && i < kernels(0).rows ? kernels(0).row(i) : nullptr; }
 NTG_API int ntangent_lanes(int single) { return kernels(single).lanes; }

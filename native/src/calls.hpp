@@ -142,8 +142,8 @@ template <class T> struct Elementwise {
     int degree, kind;
     long size, rows, rows_in, chunks;
     Elementwise(const int64_t* plan, long n) {
-        shape = Shape{int(plan[1]), int(plan[0]), int(plan[3])};
-        degree = int(plan[2]), kind = int(plan[4]), size = n;
+        shape = Shape{int(plan[1]), int(plan[0]), int(plan[3]), table_at(plan[4])};
+        degree = int(plan[2]), kind = int(plan[5]), size = n;
         rows = shape.rows(), rows_in = shape.rows(degree);
         chunks = (size + CHUNK * L - 1) / (CHUNK * L);
     }
@@ -197,7 +197,7 @@ void step_forward(const int64_t* plan, long size, const void* a, void* y, void* 
             e.read(static_cast<const T*>(a), c, e.rows_in, e.rows_in, z, false);
             Step<T> step = e.step(c);
             step.z = z, step.y = values;
-            apply_forward<T>(entry, step, e.shape.order);
+            apply_forward<T>(entry, step);
             e.write(values, c, e.rows, 2 * e.rows, static_cast<T*>(y));
             if (s) e.write(values + e.rows, c, entry.keep == KEEP_SLOPE ? e.rows : 1, 2 * e.rows, static_cast<T*>(s));
         }
@@ -218,7 +218,7 @@ void step_backward(const int64_t* plan, long size, const void* y, const void* s,
             e.read(static_cast<const T*>(s), c, entry.keep == KEEP_SLOPE ? e.rows : 1, 2 * e.rows, values + e.rows, false);
             Step<T> step = e.step(c);
             step.y = values, step.g = cotangent, step.g_stride = e.rows, step.h = result, step.h_stride = e.rows_in;
-            entry.backward[unrolled(e.shape.order)](step);
+            apply_backward<T>(entry, step);
             e.write(result, c, e.rows_in, e.rows_in, static_cast<T*>(h));
         }
     });

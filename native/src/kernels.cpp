@@ -23,6 +23,7 @@ const NtangentKernels NTG_TABLE = {
     NTG_STRING(NTG_NS) + 4,  // without the prefix ntg_
     Vec<Real>::lanes,
     MAX_ORDER,
+    MAX_ROWS,
     ROWS,
     row_signature,
     saved_size<Real>,

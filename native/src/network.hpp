@@ -46,11 +46,12 @@ template <class T> struct Network {
     T* panels[MAX_LAYERS];
     T* transposed[MAX_LAYERS];
 
-    // plan: layers, directions, order, degree, collapsed, widths[layers+1], kinds[layers]
+    // plan: layers, directions, order, degree, collapsed, address of an algebra's numbers or 0,
+    // widths[layers+1], kinds[layers]
     Network(const int64_t* plan, const T* const* v, long n) : values(v) {
         layers = int(plan[0]), degree = int(plan[3]), points = n;
-        shape = Shape{int(plan[2]), int(plan[1]), int(plan[4])};
-        widths = plan + 5, kinds = widths + layers + 1;
+        shape = Shape{int(plan[2]), int(plan[1]), int(plan[4]), table_at(plan[5])};
+        widths = plan + 6, kinds = widths + layers + 1;
         rows = shape.rows(), rows_in = shape.rows(degree);
         const long all = (points + L - 1) / L, share = all / 4 > 1 ? all / 4 : 1;
         const long wanted = 24 / rows > 1 ? 24 / rows : 1;

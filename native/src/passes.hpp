@@ -42,7 +42,7 @@ template <class T> void forward_block(const Network<T>& net, long b, Work<T>& w,
         if (net.kinds[l] >= 0) {
             Step<T> s = net.step(l, here);
             s.z = w.z, s.y = y;
-            apply_forward<T>(row_entry<T>(net.kinds[l]), s, net.shape.order);
+            apply_forward<T>(row_entry<T>(net.kinds[l]), s);
         } else if (l < last) {
             copy_layer<T>(net, l, here, w.z, bias, y);
         } else {
@@ -67,7 +67,7 @@ void backward_block(const Network<T>& net, long b, Work<T>& w, vec<T>* saved, bo
         if (net.kinds[l] >= 0) {
             Step<T> s = net.step(l, here);
             s.y = saved + net.region[l], s.g = g, s.g_stride = g_stride, s.h = h, s.h_stride = h_stride;
-            row_entry<T>(net.kinds[l]).backward[unrolled(net.shape.order)](s);
+            apply_backward<T>(row_entry<T>(net.kinds[l]), s);
         } else if (count == net.rows) {
             V* swap = g;
             g = h, h = swap;
@@ -157,7 +157,7 @@ void tangent_block(const Network<T>& net, long b, Work<T>& w, vec<T>* saved, T* 
         if (net.kinds[l] >= 0) {
             Step<T> s = net.step(l, here);
             s.y = saved + net.region[l], s.g = dz, s.g_stride = stride, s.h = dy, s.h_stride = net.tiles * net.rows;
-            row_entry<T>(net.kinds[l]).tangent[unrolled(net.shape.order)](s);
+            apply_tangent<T>(row_entry<T>(net.kinds[l]), s);
         } else {
             for (long o = 0; o < width; o++)
                 for (int t = 0; t < here; t++)

@@ -11,42 +11,43 @@ template <class T> struct Row0 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "tanh#8b26f84b02b7";
     static constexpr Keep keep = Keep(0);
+    static constexpr int states = 1;
     static constexpr bool unrolled = true;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_tanh<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], q0[cap(N)], p1[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], q0[size], p1[size];
         z1[0] = start[0];
-        q0[0] = square(z1, 0);
+        q0[0] = ring.square(z1, 0);
         p1[0] = slope[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            if (k < n) q0[k] = square(z1, k);
-            if (k < n) p1[k] = T(-1.0) * q0[k];
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            if (ring.inner(k)) q0[k] = ring.square(z1, k);
+            if (ring.inner(k)) p1[k] = T(-1.0) * q0[k];
             y[k] = z1[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        V q0[cap(N)];
-        q0[0] = square(y, 0);
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            q0[k] = square(y, k);
+        W q0[size];
+        q0[0] = ring.square(y, 0);
+        ring.each([&](int k) NTG_LAMBDA {
+            q0[k] = ring.square(y, k);
             s[k] = T(-1.0) * q0[k];
-        }
+        });
     }
 };
 
@@ -55,42 +56,43 @@ template <class T> struct Row1 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "sigmoid#04ebb0419400";
     static constexpr Keep keep = Keep(0);
+    static constexpr int states = 1;
     static constexpr bool unrolled = true;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_sigmoid<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], q0[cap(N)], p1[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], q0[size], p1[size];
         z1[0] = start[0];
-        q0[0] = square(z1, 0);
+        q0[0] = ring.square(z1, 0);
         p1[0] = slope[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            if (k < n) q0[k] = square(z1, k);
-            if (k < n) p1[k] = z1[k] + T(-1.0) * q0[k];
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            if (ring.inner(k)) q0[k] = ring.square(z1, k);
+            if (ring.inner(k)) p1[k] = z1[k] + T(-1.0) * q0[k];
             y[k] = z1[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        V q0[cap(N)];
-        q0[0] = square(y, 0);
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            q0[k] = square(y, k);
+        W q0[size];
+        q0[0] = ring.square(y, 0);
+        ring.each([&](int k) NTG_LAMBDA {
+            q0[k] = ring.square(y, k);
             s[k] = y[k] + T(-1.0) * q0[k];
-        }
+        });
     }
 };
 
@@ -99,33 +101,34 @@ template <class T> struct Row2 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "sin#f5cefb234a2c";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = true;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_sin<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
         p1[0] = z2[0];
         p2[0] = T(-1.0) * z1[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * z1[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -134,33 +137,34 @@ template <class T> struct Row3 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "cos#d506fc494fa2";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_cos<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
         p1[0] = z2[0];
         p2[0] = T(-1.0) * z1[0];
         y[0] = z2[0];
         s[0] = p2[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * z1[k];
             y[k] = z2[k];
             s[k] = p2[k];
-        }
+        });
     }
 };
 
@@ -169,42 +173,43 @@ template <class T> struct Row4 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "tan#d7dfbb48e755";
     static constexpr Keep keep = Keep(0);
+    static constexpr int states = 1;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_tan<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], q0[cap(N)], p1[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], q0[size], p1[size];
         z1[0] = start[0];
-        q0[0] = square(z1, 0);
+        q0[0] = ring.square(z1, 0);
         p1[0] = T(1.0) + q0[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            if (k < n) q0[k] = square(z1, k);
-            if (k < n) p1[k] = q0[k];
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            if (ring.inner(k)) q0[k] = ring.square(z1, k);
+            if (ring.inner(k)) p1[k] = q0[k];
             y[k] = z1[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        V q0[cap(N)];
-        q0[0] = square(y, 0);
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            q0[k] = square(y, k);
+        W q0[size];
+        q0[0] = ring.square(y, 0);
+        ring.each([&](int k) NTG_LAMBDA {
+            q0[k] = ring.square(y, k);
             s[k] = q0[k];
-        }
+        });
     }
 };
 
@@ -213,37 +218,38 @@ template <class T> struct Row5 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "atan#9bbe18cee672";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_atan<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], q1[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
-        q1[0] = convolve(a, q0, 0);
+        q0[0] = ring.square(z2, 0);
+        q1[0] = ring.convolve(a, q0, 0);
         p1[0] = z2[0];
         p2[0] = T(-2.0) * q1[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
-            q1[k] = convolve(a, q0, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
+            q1[k] = ring.convolve(a, q0, k);
             p1[k] = z2[k];
             p2[k] = T(-2.0) * q1[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -252,33 +258,34 @@ template <class T> struct Row6 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "sinh#7c5aeb71866e";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_sinh<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
         p1[0] = z2[0];
         p2[0] = z1[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
             p1[k] = z2[k];
             p2[k] = z1[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -287,33 +294,34 @@ template <class T> struct Row7 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "cosh#9d8774764fb0";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_cosh<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
         p1[0] = z2[0];
         p2[0] = z1[0];
         y[0] = z2[0];
         s[0] = p2[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
             p1[k] = z2[k];
             p2[k] = z1[k];
             y[k] = z2[k];
             s[k] = p2[k];
-        }
+        });
     }
 };
 
@@ -322,39 +330,40 @@ template <class T> struct Row8 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "asinh#6174ecb991af";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_asinh<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], q1[size], q2[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
-        q1[0] = convolve(z2, q0, 0);
-        q2[0] = convolve(a, q1, 0);
+        q0[0] = ring.square(z2, 0);
+        q1[0] = ring.convolve(z2, q0, 0);
+        q2[0] = ring.convolve(a, q1, 0);
         p1[0] = z2[0];
         p2[0] = T(-1.0) * q2[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
-            q1[k] = convolve(z2, q0, k);
-            q2[k] = convolve(a, q1, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
+            q1[k] = ring.convolve(z2, q0, k);
+            q2[k] = ring.convolve(a, q1, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * q2[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -363,39 +372,40 @@ template <class T> struct Row9 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "asin#34bb047751fc";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_asin<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], q1[size], q2[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
-        q1[0] = convolve(z2, q0, 0);
-        q2[0] = convolve(a, q1, 0);
+        q0[0] = ring.square(z2, 0);
+        q1[0] = ring.convolve(z2, q0, 0);
+        q2[0] = ring.convolve(a, q1, 0);
         p1[0] = z2[0];
         p2[0] = q2[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
-            q1[k] = convolve(z2, q0, k);
-            q2[k] = convolve(a, q1, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
+            q1[k] = ring.convolve(z2, q0, k);
+            q2[k] = ring.convolve(a, q1, k);
             p1[k] = z2[k];
             p2[k] = q2[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -404,39 +414,40 @@ template <class T> struct Row10 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "acos#d27ebdf85ed8";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_acos<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], q1[size], q2[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
-        q1[0] = convolve(z2, q0, 0);
-        q2[0] = convolve(a, q1, 0);
+        q0[0] = ring.square(z2, 0);
+        q1[0] = ring.convolve(z2, q0, 0);
+        q2[0] = ring.convolve(a, q1, 0);
         p1[0] = T(-1.0) * z2[0];
         p2[0] = q2[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
-            q1[k] = convolve(z2, q0, k);
-            q2[k] = convolve(a, q1, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
+            q1[k] = ring.convolve(z2, q0, k);
+            q2[k] = ring.convolve(a, q1, k);
             p1[k] = T(-1.0) * z2[k];
             p2[k] = q2[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -445,39 +456,40 @@ template <class T> struct Row11 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "acosh#09e00fe7d97b";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_acosh<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], q1[size], q2[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
-        q1[0] = convolve(z2, q0, 0);
-        q2[0] = convolve(a, q1, 0);
+        q0[0] = ring.square(z2, 0);
+        q1[0] = ring.convolve(z2, q0, 0);
+        q2[0] = ring.convolve(a, q1, 0);
         p1[0] = z2[0];
         p2[0] = T(-1.0) * q2[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
-            q1[k] = convolve(z2, q0, k);
-            q2[k] = convolve(a, q1, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
+            q1[k] = ring.convolve(z2, q0, k);
+            q2[k] = ring.convolve(a, q1, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * q2[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -486,37 +498,38 @@ template <class T> struct Row12 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "atanh#12f90e182de4";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_atanh<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], q1[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
-        q1[0] = convolve(a, q0, 0);
+        q0[0] = ring.square(z2, 0);
+        q1[0] = ring.convolve(a, q0, 0);
         p1[0] = z2[0];
         p2[0] = T(2.0) * q1[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
-            q1[k] = convolve(a, q0, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
+            q1[k] = ring.convolve(a, q0, k);
             p1[k] = z2[k];
             p2[k] = T(2.0) * q1[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -525,37 +538,38 @@ template <class T> struct Row13 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "erfinv#f8793fc10365";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_erfinv<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], q1[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
-        q1[0] = convolve(z1, q0, 0);
+        q0[0] = ring.square(z2, 0);
+        q1[0] = ring.convolve(z1, q0, 0);
         p1[0] = z2[0];
         p2[0] = T(2.0) * q1[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
-            q1[k] = convolve(z1, q0, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
+            q1[k] = ring.convolve(z1, q0, k);
             p1[k] = z2[k];
             p2[k] = T(2.0) * q1[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -564,36 +578,37 @@ template <class T> struct Row14 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "softsign#de81461c275c";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_softsign<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        W b[size];
+        ring.scale(a, b);
+        W z2[size], q0[size], q1[size], q2[size], p2[size];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
-        q1[0] = convolve(a, z2, 0);
-        q2[0] = convolve(a, q0, 0);
+        q0[0] = ring.square(z2, 0);
+        q1[0] = ring.convolve(a, z2, 0);
+        q2[0] = ring.convolve(a, q0, 0);
         p2[0] = T(-1.0) * m1 * q0[0];
         y[0] = q1[0];
         s[0] = z2[0] + T(-1.0) * m1 * q2[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
-            q1[k] = convolve(a, z2, k);
-            q2[k] = convolve(a, q0, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
+            q1[k] = ring.convolve(a, z2, k);
+            q2[k] = ring.convolve(a, q0, k);
             p2[k] = T(-1.0) * m1 * q0[k];
             y[k] = q1[k];
             s[k] = z2[k] + T(-1.0) * m1 * q2[k];
-        }
+        });
     }
 };
 
@@ -602,37 +617,38 @@ template <class T> struct Row15 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "exp#52ed98af22fb";
     static constexpr Keep keep = Keep(0);
+    static constexpr int states = 1;
     static constexpr bool unrolled = true;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_exp<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], p1[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], p1[size];
         z1[0] = start[0];
         p1[0] = z1[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            if (k < n) p1[k] = z1[k];
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            if (ring.inner(k)) p1[k] = z1[k];
             y[k] = z1[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
+        ring.each([&](int k) NTG_LAMBDA {
             s[k] = y[k];
-        }
+        });
     }
 };
 
@@ -641,37 +657,38 @@ template <class T> struct Row16 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "expm1#f312d785a2ae";
     static constexpr Keep keep = Keep(0);
+    static constexpr int states = 1;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_expm1<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], p1[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], p1[size];
         z1[0] = start[0];
         p1[0] = slope[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            if (k < n) p1[k] = z1[k];
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            if (ring.inner(k)) p1[k] = z1[k];
             y[k] = z1[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
+        ring.each([&](int k) NTG_LAMBDA {
             s[k] = y[k];
-        }
+        });
     }
 };
 
@@ -680,35 +697,36 @@ template <class T> struct Row17 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "log#38d49f4d3839";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_log<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
+        q0[0] = ring.square(z2, 0);
         p1[0] = z2[0];
         p2[0] = T(-1.0) * q0[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * q0[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -717,35 +735,36 @@ template <class T> struct Row18 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "log1p#16184f459c36";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_log1p<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
+        q0[0] = ring.square(z2, 0);
         p1[0] = z2[0];
         p2[0] = T(-1.0) * q0[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * q0[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -754,37 +773,38 @@ template <class T> struct Row19 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "sqrt#4604264e0d07";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_sqrt<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], q1[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
-        q1[0] = convolve(z2, q0, 0);
+        q0[0] = ring.square(z2, 0);
+        q1[0] = ring.convolve(z2, q0, 0);
         p1[0] = T(0.5) * z2[0];
         p2[0] = T(-0.5) * q1[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
-            q1[k] = convolve(z2, q0, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
+            q1[k] = ring.convolve(z2, q0, k);
             p1[k] = T(0.5) * z2[k];
             p2[k] = T(-0.5) * q1[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -793,46 +813,47 @@ template <class T> struct Row20 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "rsqrt#78df7bd5b539";
     static constexpr Keep keep = Keep(0);
+    static constexpr int states = 1;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_rsqrt<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], q0[size], q1[size], p1[size];
         z1[0] = start[0];
-        q0[0] = square(z1, 0);
-        q1[0] = convolve(z1, q0, 0);
+        q0[0] = ring.square(z1, 0);
+        q1[0] = ring.convolve(z1, q0, 0);
         p1[0] = T(-0.5) * q1[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            if (k < n) q0[k] = square(z1, k);
-            if (k < n) q1[k] = convolve(z1, q0, k);
-            if (k < n) p1[k] = T(-0.5) * q1[k];
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            if (ring.inner(k)) q0[k] = ring.square(z1, k);
+            if (ring.inner(k)) q1[k] = ring.convolve(z1, q0, k);
+            if (ring.inner(k)) p1[k] = T(-0.5) * q1[k];
             y[k] = z1[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        V q0[cap(N)], q1[cap(N)];
-        q0[0] = square(y, 0);
-        q1[0] = convolve(y, q0, 0);
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            q0[k] = square(y, k);
-            q1[k] = convolve(y, q0, k);
+        W q0[size], q1[size];
+        q0[0] = ring.square(y, 0);
+        q1[0] = ring.convolve(y, q0, 0);
+        ring.each([&](int k) NTG_LAMBDA {
+            q0[k] = ring.square(y, k);
+            q1[k] = ring.convolve(y, q0, k);
             s[k] = T(-0.5) * q1[k];
-        }
+        });
     }
 };
 
@@ -841,42 +862,43 @@ template <class T> struct Row21 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "reciprocal#c21361badb8d";
     static constexpr Keep keep = Keep(0);
+    static constexpr int states = 1;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_reciprocal<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], q0[cap(N)], p1[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], q0[size], p1[size];
         z1[0] = start[0];
-        q0[0] = square(z1, 0);
+        q0[0] = ring.square(z1, 0);
         p1[0] = T(-1.0) * q0[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            if (k < n) q0[k] = square(z1, k);
-            if (k < n) p1[k] = T(-1.0) * q0[k];
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            if (ring.inner(k)) q0[k] = ring.square(z1, k);
+            if (ring.inner(k)) p1[k] = T(-1.0) * q0[k];
             y[k] = z1[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        V q0[cap(N)];
-        q0[0] = square(y, 0);
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            q0[k] = square(y, k);
+        W q0[size];
+        q0[0] = ring.square(y, 0);
+        ring.each([&](int k) NTG_LAMBDA {
+            q0[k] = ring.square(y, k);
             s[k] = T(-1.0) * q0[k];
-        }
+        });
     }
 };
 
@@ -885,24 +907,25 @@ template <class T> struct Row22 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "square#b1b99a9b5a0d";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 0;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         (void)x, (void)z, (void)p;
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V q0[cap(N)];
-        q0[0] = square(a, 0);
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W q0[size];
+        q0[0] = ring.square(a, 0);
         y[0] = q0[0];
         s[0] = T(2.0) * a[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            q0[k] = square(a, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            q0[k] = ring.square(a, k);
             y[k] = q0[k];
             s[k] = T(2.0) * a[k];
-        }
+        });
     }
 };
 
@@ -911,29 +934,30 @@ template <class T> struct Row23 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "identity#1c85004d59c6";
     static constexpr Keep keep = Keep(1);
+    static constexpr int states = 0;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         (void)x, (void)z, (void)p;
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
         y[0] = a[0];
-        s[0] = V{} + T(1.0);
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
+        s[0] = W{} + T(1.0);
+        ring.each([&](int k) NTG_LAMBDA {
             y[k] = a[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            s[k] = V{};
-        }
+        ring.each([&](int k) NTG_LAMBDA {
+            s[k] = W{};
+        });
     }
 };
 
@@ -942,35 +966,36 @@ template <class T> struct Row24 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "softplus#d2a1cd85702f";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = true;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_softplus<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
+        q0[0] = ring.square(z2, 0);
         p1[0] = slope[0];
         p2[0] = slope[1];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
             p1[k] = z2[k];
             p2[k] = z2[k] + T(-1.0) * q0[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -979,35 +1004,36 @@ template <class T> struct Row25 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "logsigmoid#799881b79832";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_logsigmoid<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z2, 0);
+        q0[0] = ring.square(z2, 0);
         p1[0] = slope[0];
         p2[0] = slope[1];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z2, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z2, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * z2[k] + q0[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -1016,35 +1042,36 @@ template <class T> struct Row26 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "silu#d167db7fa4a4";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 1;
     static constexpr bool unrolled = true;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_silu<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], p1[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], q0[size], q1[size], q2[size], p1[size];
         z1[0] = start[0];
-        q0[0] = square(z1, 0);
-        q1[0] = convolve(a, z1, 0);
-        q2[0] = convolve(a, q0, 0);
+        q0[0] = ring.square(z1, 0);
+        q1[0] = ring.convolve(a, z1, 0);
+        q2[0] = ring.convolve(a, q0, 0);
         p1[0] = slope[0];
         y[0] = q1[0];
         s[0] = z1[0] + q1[0] + T(-1.0) * q2[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            q0[k] = square(z1, k);
-            q1[k] = convolve(a, z1, k);
-            q2[k] = convolve(a, q0, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            q0[k] = ring.square(z1, k);
+            q1[k] = ring.convolve(a, z1, k);
+            q2[k] = ring.convolve(a, q0, k);
             p1[k] = z1[k] + T(-1.0) * q0[k];
             y[k] = q1[k];
             s[k] = z1[k] + q1[k] + T(-1.0) * q2[k];
-        }
+        });
     }
 };
 
@@ -1053,45 +1080,46 @@ template <class T> struct Row27 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "mish#648aa67e2f39";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_mish<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], q3[cap(N)], q4[cap(N)], q5[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], q1[size], q2[size], q3[size], q4[size], q5[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = square(z1, 0);
-        q1[0] = convolve(z2, q0, 0);
-        q2[0] = square(z2, 0);
-        q3[0] = convolve(a, z1, 0);
-        q4[0] = convolve(a, z2, 0);
-        q5[0] = convolve(a, q1, 0);
+        q0[0] = ring.square(z1, 0);
+        q1[0] = ring.convolve(z2, q0, 0);
+        q2[0] = ring.square(z2, 0);
+        q3[0] = ring.convolve(a, z1, 0);
+        q4[0] = ring.convolve(a, z2, 0);
+        q5[0] = ring.convolve(a, q1, 0);
         p1[0] = z2[0] + T(-1.0) * q1[0];
         p2[0] = z2[0] + T(-1.0) * q2[0];
         y[0] = q3[0];
         s[0] = z1[0] + q4[0] + T(-1.0) * q5[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = square(z1, k);
-            q1[k] = convolve(z2, q0, k);
-            q2[k] = square(z2, k);
-            q3[k] = convolve(a, z1, k);
-            q4[k] = convolve(a, z2, k);
-            q5[k] = convolve(a, q1, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.square(z1, k);
+            q1[k] = ring.convolve(z2, q0, k);
+            q2[k] = ring.square(z2, k);
+            q3[k] = ring.convolve(a, z1, k);
+            q4[k] = ring.convolve(a, z2, k);
+            q5[k] = ring.convolve(a, q1, k);
             p1[k] = z2[k] + T(-1.0) * q1[k];
             p2[k] = z2[k] + T(-1.0) * q2[k];
             y[k] = q3[k];
             s[k] = z1[k] + q4[k] + T(-1.0) * q5[k];
-        }
+        });
     }
 };
 
@@ -1100,35 +1128,36 @@ template <class T> struct Row28 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "erf#0a74451d285d";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_erf<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = convolve(a, z2, 0);
+        q0[0] = ring.convolve(a, z2, 0);
         p1[0] = z2[0];
         p2[0] = T(-2.0) * q0[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = convolve(a, z2, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.convolve(a, z2, k);
             p1[k] = z2[k];
             p2[k] = T(-2.0) * q0[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -1137,35 +1166,36 @@ template <class T> struct Row29 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "erfc#51745a7a61ff";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_erfc<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = convolve(a, z2, 0);
+        q0[0] = ring.convolve(a, z2, 0);
         p1[0] = T(-1.0) * z2[0];
         p2[0] = T(-2.0) * q0[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = convolve(a, z2, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.convolve(a, z2, k);
             p1[k] = T(-1.0) * z2[k];
             p2[k] = T(-2.0) * q0[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -1174,37 +1204,38 @@ template <class T> struct Row30 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "gelu#761b2de9862e";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = true;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_gelu<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], q1[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = convolve(a, z2, 0);
-        q1[0] = convolve(a, z1, 0);
+        q0[0] = ring.convolve(a, z2, 0);
+        q1[0] = ring.convolve(a, z1, 0);
         p1[0] = z2[0];
         p2[0] = T(-1.0) * q0[0];
         y[0] = q1[0];
         s[0] = z1[0] + q0[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = convolve(a, z2, k);
-            q1[k] = convolve(a, z1, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.convolve(a, z2, k);
+            q1[k] = ring.convolve(a, z1, k);
             p1[k] = z2[k];
             p2[k] = T(-1.0) * q0[k];
             y[k] = q1[k];
             s[k] = z1[k] + q0[k];
-        }
+        });
     }
 };
 
@@ -1213,31 +1244,32 @@ template <class T> struct Row31 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "gaussian#a40c0fe4564e";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 1;
     static constexpr bool unrolled = true;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_gaussian<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], q0[cap(N)], p1[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], q0[size], p1[size];
         z1[0] = start[0];
-        q0[0] = convolve(a, z1, 0);
+        q0[0] = ring.convolve(a, z1, 0);
         p1[0] = T(-2.0) * q0[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            q0[k] = convolve(a, z1, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            q0[k] = ring.convolve(a, z1, k);
             p1[k] = T(-2.0) * q0[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -1246,31 +1278,32 @@ template <class T> struct Row32 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "tanhshrink#33da1b66e063";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 1;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_tanhshrink<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], q0[cap(N)], p1[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], q0[size], p1[size];
         z1[0] = start[0];
-        q0[0] = square(z1, 0);
+        q0[0] = ring.square(z1, 0);
         p1[0] = slope[0];
         y[0] = T(-1.0) * z1[0] + a[0];
         s[0] = q0[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            q0[k] = square(z1, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            q0[k] = ring.square(z1, k);
             p1[k] = T(-1.0) * q0[k];
             y[k] = T(-1.0) * z1[k] + a[k];
             s[k] = q0[k];
-        }
+        });
     }
 };
 
@@ -1279,43 +1312,44 @@ template <class T> struct Row33 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "gelu_tanh#c60b6b396598";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 1;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_gelu_tanh<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], q0[cap(N)], q1[cap(N)], q2[cap(N)], q3[cap(N)], q4[cap(N)], q5[cap(N)], q6[cap(N)], p1[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], q0[size], q1[size], q2[size], q3[size], q4[size], q5[size], q6[size], p1[size];
         z1[0] = start[0];
-        q0[0] = square(z1, 0);
-        q1[0] = square(a, 0);
-        q2[0] = convolve(a, z1, 0);
-        q3[0] = square(q2, 0);
-        q4[0] = convolve(a, q0, 0);
-        q5[0] = convolve(a, q1, 0);
-        q6[0] = convolve(a, q3, 0);
+        q0[0] = ring.square(z1, 0);
+        q1[0] = ring.square(a, 0);
+        q2[0] = ring.convolve(a, z1, 0);
+        q3[0] = ring.square(q2, 0);
+        q4[0] = ring.convolve(a, q0, 0);
+        q5[0] = ring.convolve(a, q1, 0);
+        q6[0] = ring.convolve(a, q3, 0);
         p1[0] = T(0.7978845608028654) + T(-0.7978845608028654) * q0[0] + T(0.10703222440890038) * q1[0] + T(-0.10703222440890038) * q3[0];
         y[0] = T(0.5) * a[0] + T(0.5) * q2[0];
         s[0] = T(0.5) + T(0.5) * z1[0] + T(0.3989422804014327) * a[0] + T(-0.3989422804014327) * q4[0] + T(0.05351611220445019) * q5[0] + T(-0.05351611220445019) * q6[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            q0[k] = square(z1, k);
-            q1[k] = square(a, k);
-            q2[k] = convolve(a, z1, k);
-            q3[k] = square(q2, k);
-            q4[k] = convolve(a, q0, k);
-            q5[k] = convolve(a, q1, k);
-            q6[k] = convolve(a, q3, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            q0[k] = ring.square(z1, k);
+            q1[k] = ring.square(a, k);
+            q2[k] = ring.convolve(a, z1, k);
+            q3[k] = ring.square(q2, k);
+            q4[k] = ring.convolve(a, q0, k);
+            q5[k] = ring.convolve(a, q1, k);
+            q6[k] = ring.convolve(a, q3, k);
             p1[k] = T(-0.7978845608028654) * q0[k] + T(0.10703222440890038) * q1[k] + T(-0.10703222440890038) * q3[k];
             y[k] = T(0.5) * a[k] + T(0.5) * q2[k];
             s[k] = T(0.5) * z1[k] + T(0.3989422804014327) * a[k] + T(-0.3989422804014327) * q4[k] + T(0.05351611220445019) * q5[k] + T(-0.05351611220445019) * q6[k];
-        }
+        });
     }
 };
 
@@ -1324,31 +1358,32 @@ template <class T> struct Row34 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "relu#b820a2a60db8";
     static constexpr Keep keep = Keep(1);
+    static constexpr int states = 1;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_relu<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
         y[0] = m1 * a[0];
-        s[0] = V{} + m1;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
+        s[0] = W{} + m1;
+        ring.each([&](int k) NTG_LAMBDA {
             y[k] = m1 * a[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            s[k] = V{};
-        }
+        ring.each([&](int k) NTG_LAMBDA {
+            s[k] = W{};
+        });
     }
 };
 
@@ -1357,31 +1392,32 @@ template <class T> struct Row35 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "abs#b2d9fd7493fc";
     static constexpr Keep keep = Keep(1);
+    static constexpr int states = 1;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_abs<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
         y[0] = m1 * a[0];
-        s[0] = V{} + m1;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
+        s[0] = W{} + m1;
+        ring.each([&](int k) NTG_LAMBDA {
             y[k] = m1 * a[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            s[k] = V{};
-        }
+        ring.each([&](int k) NTG_LAMBDA {
+            s[k] = W{};
+        });
     }
 };
 
@@ -1390,32 +1426,33 @@ template <class T> struct Row36 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "relu6#d471acca5cf5";
     static constexpr Keep keep = Keep(1);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_relu6<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        const V m2 = start[1];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        const W m2 = start[1];
         y[0] = m2 + m1 * a[0];
-        s[0] = V{} + m1;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
+        s[0] = W{} + m1;
+        ring.each([&](int k) NTG_LAMBDA {
             y[k] = m1 * a[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            s[k] = V{};
-        }
+        ring.each([&](int k) NTG_LAMBDA {
+            s[k] = W{};
+        });
     }
 };
 
@@ -1424,27 +1461,28 @@ template <class T> struct Row37 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "hardswish#89a46589faf8";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_hardswish<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        const V m2 = start[1];
-        V q0[cap(N)];
-        q0[0] = square(a, 0);
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        const W m2 = start[1];
+        W q0[size];
+        q0[0] = ring.square(a, 0);
         y[0] = m2 * a[0] + T(0.5) * m1 * a[0] + T(0.16666666666666666) * m1 * q0[0];
         s[0] = m2 + T(0.5) * m1 + T(0.3333333333333333) * m1 * a[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            q0[k] = square(a, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            q0[k] = ring.square(a, k);
             y[k] = m2 * a[k] + T(0.5) * m1 * a[k] + T(0.16666666666666666) * m1 * q0[k];
             s[k] = T(0.3333333333333333) * m1 * a[k];
-        }
+        });
     }
 };
 
@@ -1453,32 +1491,33 @@ template <class T> struct Row38 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "hardsigmoid#9ffff7d5c0c3";
     static constexpr Keep keep = Keep(1);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_hardsigmoid<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        const V m2 = start[1];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        const W m2 = start[1];
         y[0] = m2 + m1 * a[0];
-        s[0] = V{} + m1;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
+        s[0] = W{} + m1;
+        ring.each([&](int k) NTG_LAMBDA {
             y[k] = m1 * a[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            s[k] = V{};
-        }
+        ring.each([&](int k) NTG_LAMBDA {
+            s[k] = W{};
+        });
     }
 };
 
@@ -1487,30 +1526,31 @@ template <class T> struct Row39 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "elu[1.0,1.0]#a3bfa4ce0c4c";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(1.0), T(1.0)};
         start_elu<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z2[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        W b[size];
+        ring.scale(a, b);
+        W z2[size], p2[size];
         z2[0] = start[1];
         p2[0] = z2[0];
         y[0] = T(-1.0) + z2[0] + m1 + T(-1.0) * m1 * z2[0] + m1 * a[0];
         s[0] = z2[0] + m1 + T(-1.0) * m1 * z2[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z2[k] = advance(b, p2, k, degree);
+        ring.each([&](int k) NTG_LAMBDA {
+            z2[k] = ring.advance(b, p2, k);
             p2[k] = z2[k];
             y[k] = z2[k] + T(-1.0) * m1 * z2[k] + m1 * a[k];
             s[k] = z2[k] + T(-1.0) * m1 * z2[k];
-        }
+        });
     }
 };
 
@@ -1519,30 +1559,31 @@ template <class T> struct Row40 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "elu[1.6732632423543772,1.0507009873554805]#bf854016a750";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(1.6732632423543772), T(1.0507009873554805)};
         start_elu<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z2[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        W b[size];
+        ring.scale(a, b);
+        W z2[size], p2[size];
         z2[0] = start[1];
         p2[0] = z2[0];
         y[0] = T(-1.7580993408473766) + T(1.7580993408473766) * z2[0] + T(1.7580993408473766) * m1 + T(-1.7580993408473766) * m1 * z2[0] + T(1.0507009873554805) * m1 * a[0];
         s[0] = T(1.7580993408473766) * z2[0] + T(1.0507009873554805) * m1 + T(-1.7580993408473766) * m1 * z2[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z2[k] = advance(b, p2, k, degree);
+        ring.each([&](int k) NTG_LAMBDA {
+            z2[k] = ring.advance(b, p2, k);
             p2[k] = z2[k];
             y[k] = T(1.7580993408473766) * z2[k] + T(-1.7580993408473766) * m1 * z2[k] + T(1.0507009873554805) * m1 * a[k];
             s[k] = T(1.7580993408473766) * z2[k] + T(-1.7580993408473766) * m1 * z2[k];
-        }
+        });
     }
 };
 
@@ -1551,31 +1592,32 @@ template <class T> struct Row41 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "leaky_relu[0.01]#0a0214c51f3f";
     static constexpr Keep keep = Keep(1);
+    static constexpr int states = 1;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0.01)};
         start_relu<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
         y[0] = T(0.01) * a[0] + T(0.99) * m1 * a[0];
-        s[0] = V{} + T(0.01) + T(0.99) * m1;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
+        s[0] = W{} + T(0.01) + T(0.99) * m1;
+        ring.each([&](int k) NTG_LAMBDA {
             y[k] = T(0.01) * a[k] + T(0.99) * m1 * a[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            s[k] = V{};
-        }
+        ring.each([&](int k) NTG_LAMBDA {
+            s[k] = W{};
+        });
     }
 };
 
@@ -1584,32 +1626,33 @@ template <class T> struct Row42 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "hardtanh[-1.0,1.0]#e156dbd470f8";
     static constexpr Keep keep = Keep(1);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(-1.0), T(1.0)};
         start_hardtanh<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        const V m2 = start[1];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        const W m2 = start[1];
         y[0] = m2 + m1 * a[0];
-        s[0] = V{} + m1;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
+        s[0] = W{} + m1;
+        ring.each([&](int k) NTG_LAMBDA {
             y[k] = m1 * a[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            s[k] = V{};
-        }
+        ring.each([&](int k) NTG_LAMBDA {
+            s[k] = W{};
+        });
     }
 };
 
@@ -1618,32 +1661,33 @@ template <class T> struct Row43 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "softshrink[0.5]#a5cc1b9aa5eb";
     static constexpr Keep keep = Keep(1);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0.5)};
         start_softshrink<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        const V m2 = start[1];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        const W m2 = start[1];
         y[0] = m2 + m1 * a[0];
-        s[0] = V{} + m1;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
+        s[0] = W{} + m1;
+        ring.each([&](int k) NTG_LAMBDA {
             y[k] = m1 * a[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            s[k] = V{};
-        }
+        ring.each([&](int k) NTG_LAMBDA {
+            s[k] = W{};
+        });
     }
 };
 
@@ -1652,32 +1696,33 @@ template <class T> struct Row44 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "hardshrink[0.5]#8e6ff696c01d";
     static constexpr Keep keep = Keep(1);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0.5)};
         start_hardshrink<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        const V m2 = start[1];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        const W m2 = start[1];
         y[0] = m2 + m1 * a[0];
-        s[0] = V{} + m1;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
+        s[0] = W{} + m1;
+        ring.each([&](int k) NTG_LAMBDA {
             y[k] = m1 * a[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            s[k] = V{};
-        }
+        ring.each([&](int k) NTG_LAMBDA {
+            s[k] = W{};
+        });
     }
 };
 
@@ -1686,32 +1731,33 @@ template <class T> struct Row45 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "threshold[0.5,-1.0]#0143b36bdea2";
     static constexpr Keep keep = Keep(1);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0.5), T(-1.0)};
         start_threshold<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        const V m2 = start[1];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        const W m2 = start[1];
         y[0] = m2 + m1 * a[0];
-        s[0] = V{} + m1;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
+        s[0] = W{} + m1;
+        ring.each([&](int k) NTG_LAMBDA {
             y[k] = m1 * a[k];
-        }
+        });
     }
-    template <int N> static NTG_INLINE void rebuild(int order, const V* y, V s0, V* s) {
-        const int n = N ? N : order;
-        (void)n, (void)y;
+    template <class W, class Ring>
+    static NTG_INLINE void rebuild(const Ring& ring, const W* y, W s0, W* s) {
+        constexpr int size = Ring::capacity;
+        (void)size, (void)y;
         s[0] = s0;
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            s[k] = V{};
-        }
+        ring.each([&](int k) NTG_LAMBDA {
+            s[k] = W{};
+        });
     }
 };
 
@@ -1720,30 +1766,31 @@ template <class T> struct Row46 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "celu[2.0]#2237b59aef9b";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(2.0)};
         start_celu<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z2[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        W b[size];
+        ring.scale(a, b);
+        W z2[size], p2[size];
         z2[0] = start[1];
         p2[0] = T(0.5) * z2[0];
         y[0] = T(-2.0) + T(2.0) * z2[0] + T(2.0) * m1 + T(-2.0) * m1 * z2[0] + m1 * a[0];
         s[0] = z2[0] + m1 + T(-1.0) * m1 * z2[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z2[k] = advance(b, p2, k, degree);
+        ring.each([&](int k) NTG_LAMBDA {
+            z2[k] = ring.advance(b, p2, k);
             p2[k] = T(0.5) * z2[k];
             y[k] = T(2.0) * z2[k] + T(-2.0) * m1 * z2[k] + m1 * a[k];
             s[k] = z2[k] + T(-1.0) * m1 * z2[k];
-        }
+        });
     }
 };
 
@@ -1752,26 +1799,27 @@ template <class T> struct Row47 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "relu_power[2]#41bb5850ee90";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 1;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_relu<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        V q0[cap(N)];
-        q0[0] = square(a, 0);
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        W q0[size];
+        q0[0] = ring.square(a, 0);
         y[0] = m1 * q0[0];
         s[0] = T(2.0) * m1 * a[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            q0[k] = square(a, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            q0[k] = ring.square(a, k);
             y[k] = m1 * q0[k];
             s[k] = T(2.0) * m1 * a[k];
-        }
+        });
     }
 };
 
@@ -1780,28 +1828,29 @@ template <class T> struct Row48 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "relu_power[3]#bf3f20ef599d";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 1;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_relu<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        const V m1 = start[0];
-        V q0[cap(N)], q1[cap(N)];
-        q0[0] = square(a, 0);
-        q1[0] = convolve(a, q0, 0);
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        const W m1 = start[0];
+        W q0[size], q1[size];
+        q0[0] = ring.square(a, 0);
+        q1[0] = ring.convolve(a, q0, 0);
         y[0] = m1 * q1[0];
         s[0] = T(3.0) * m1 * q0[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            q0[k] = square(a, k);
-            q1[k] = convolve(a, q0, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            q0[k] = ring.square(a, k);
+            q1[k] = ring.convolve(a, q0, k);
             y[k] = m1 * q1[k];
             s[k] = T(3.0) * m1 * q0[k];
-        }
+        });
     }
 };
 
@@ -1810,37 +1859,38 @@ template <class T> struct Row49 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "power[2.5]#79788af4c89e";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 2;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(2.5)};
         start_power<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], z2[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)], p2[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], z2[size], q0[size], q1[size], p1[size], p2[size];
         z1[0] = start[0];
         z2[0] = start[1];
-        q0[0] = convolve(z1, z2, 0);
-        q1[0] = square(z2, 0);
+        q0[0] = ring.convolve(z1, z2, 0);
+        q1[0] = ring.square(z2, 0);
         p1[0] = T(2.5) * q0[0];
         p2[0] = T(-1.0) * q1[0];
         y[0] = z1[0];
         s[0] = p1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            z2[k] = advance(b, p2, k, degree);
-            q0[k] = convolve(z1, z2, k);
-            q1[k] = square(z2, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            z2[k] = ring.advance(b, p2, k);
+            q0[k] = ring.convolve(z1, z2, k);
+            q1[k] = ring.square(z2, k);
             p1[k] = T(2.5) * q0[k];
             p2[k] = T(-1.0) * q1[k];
             y[k] = z1[k];
             s[k] = p1[k];
-        }
+        });
     }
 };
 
@@ -1849,33 +1899,34 @@ template <class T> struct Row50 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "power[-2]#1aed2e0deb6f";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 1;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         const T parameters[] = {T(0)};
         start_reciprocal<T>(x, z, p, parameters);
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V b[cap(N)];
-        scale_by_order<N>(n, a, b);
-        V z1[cap(N)], q0[cap(N)], q1[cap(N)], p1[cap(N)];
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W b[size];
+        ring.scale(a, b);
+        W z1[size], q0[size], q1[size], p1[size];
         z1[0] = start[0];
-        q0[0] = square(z1, 0);
-        q1[0] = convolve(z1, q0, 0);
+        q0[0] = ring.square(z1, 0);
+        q1[0] = ring.convolve(z1, q0, 0);
         p1[0] = T(-1.0) * q0[0];
         y[0] = q0[0];
         s[0] = T(-2.0) * q1[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            z1[k] = advance(b, p1, k, degree);
-            q0[k] = square(z1, k);
-            q1[k] = convolve(z1, q0, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            z1[k] = ring.advance(b, p1, k);
+            q0[k] = ring.square(z1, k);
+            q1[k] = ring.convolve(z1, q0, k);
             p1[k] = T(-1.0) * q0[k];
             y[k] = q0[k];
             s[k] = T(-2.0) * q1[k];
-        }
+        });
     }
 };
 
@@ -1884,26 +1935,27 @@ template <class T> struct Row51 {
     using V = typename Vec<T>::type;
     static constexpr const char* signature = "power[3]#30cbcf78c8a6";
     static constexpr Keep keep = Keep(2);
+    static constexpr int states = 0;
     static constexpr bool unrolled = false;
     static NTG_INLINE void start(V x, V* z, V* p) {
         (void)x, (void)z, (void)p;
     }
-    template <int N, int M> static NTG_INLINE void series(int order, const V* a, const V* start,
-                                                          const V* slope, V* y, V* s) {
-        const int n = N ? N : order, degree = M ? M : n;
-        (void)n, (void)degree, (void)start, (void)slope;
-        V q0[cap(N)], q1[cap(N)];
-        q0[0] = square(a, 0);
-        q1[0] = convolve(a, q0, 0);
+    template <class W, class Ring>
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
+                                  W* s) {
+        constexpr int size = Ring::capacity;
+        (void)start, (void)slope;
+        W q0[size], q1[size];
+        q0[0] = ring.square(a, 0);
+        q1[0] = ring.convolve(a, q0, 0);
         y[0] = q1[0];
         s[0] = T(3.0) * q0[0];
-        NTG_UNROLL
-        for (int k = 1; k <= n; k++) {
-            q0[k] = square(a, k);
-            q1[k] = convolve(a, q0, k);
+        ring.each([&](int k) NTG_LAMBDA {
+            q0[k] = ring.square(a, k);
+            q1[k] = ring.convolve(a, q0, k);
             y[k] = q1[k];
             s[k] = T(3.0) * q0[k];
-        }
+        });
     }
 };
 

@@ -1,5 +1,6 @@
 // One activation applied to the jets of a block of points: forward, transposed (backward), tangent.
 #pragma once
+#include "algebra.hpp"
 #include "rows.hpp"
 
 namespace NTG_NS {
@@ -7,12 +8,22 @@ namespace {
 
 // The coefficient of order k along direction d stands in row 1 + (k-1) D + d; a collapsed top coefficient
 // in the row of the first direction. It enters linearly, so it may be booked on that direction alone.
+// With a table the rows are those of an algebra.
 struct Shape {
     int order, directions, collapsed;
-    long rows() const { return order == 0 ? 1 : 1 + (order - 1L) * directions + (collapsed ? 1 : directions); }
-    long rows(int degree) const { return degree == order ? rows() : 1 + long(degree) * directions; }
+    const int64_t* table;
+    long rows() const {
+        if (table) return table[0];
+        return order == 0 ? 1 : 1 + (order - 1L) * directions + (collapsed ? 1 : directions);
+    }
+    // Of the argument of a network: the table knows its number of rows.
+    long rows(int degree) const {
+        return degree == order ? rows() : table ? table[1] : 1 + long(degree) * directions;
+    }
     NTG_INLINE bool shared(long d) const { return collapsed && d > 0; }
 };
+
+inline const int64_t* table_at(int64_t address) { return reinterpret_cast<const int64_t*>(address); }
 
 // Features x tiles of jets. A feature of `y` holds tiles*rows coefficients, then (see Keep) what the
 // backward pass needs of the slope. Strides count vectors.
@@ -118,7 +129,7 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
                     fetch_slope(a, f, t, n, d, slope);
                     gather(a, g, n, d, a.degree, in);
                     NTG_UNROLL
-                    for (int k = 0; k <= n; k++) out[k] = convolve(slope, in, k);
+                    for (int k = 0; k <= n; k++) out[k] = Line<N>{n}.convolve(slope, in, k);
                     scatter(a, h, n, d, out);
                 }
                 h[0] = out[0];
@@ -136,7 +147,7 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
         arg[0] = head;
         for (long d = 0; d < D; d++) {
             gather(a, z, n, d, M ? M : a.degree, arg);
-            Row::template series<N, M>(n, arg, start, rate, value, slope);
+            Row::template series<V>(Line<N, M>{n}, arg, start, rate, value, slope);
             if (d == 0) y[0] = value[0], s[0] = slope[0];
             scatter(a, y, n, d, value);
             if (keep == KEEP_SLOPE) scatter(a, s, n, d, slope);
@@ -182,7 +193,7 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
             V value[cap(N)];
             value[0] = y[0];
             gather(a, y, n, d, n, value);
-            Row::template rebuild<N>(n, value, keeps[t], slope);
+            Row::template rebuild<V>(Line<N>{n}, value, keeps[t], slope);
         } else {
             slope[0] = keeps[t];
             NTG_UNROLL
@@ -191,10 +202,97 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
     }
 };
 
+// The same for the rows of an algebra: a few jets side by side, so that every entry of the table is read
+// once for all of them.
+template <class T, class Row> struct TableKernel {
+    typedef vec<T> V;
+    typedef Pack<T> P;
+    static constexpr Keep keep = Row::keep;
+
+    static void forward(const Step<T>& a) {
+        const Table<T> ring(a.shape.table, a.z_rows);
+        P arg[MAX_ROWS], value[MAX_ROWS], slope[MAX_ROWS], start[4], rate[4];
+        for (int r = a.z_rows; r < a.rows; r++) arg[r] = P{};
+        for_packs(a, [&](const long* f, const long* t, int size) NTG_LAMBDA {
+            for (int i = 0; i < PACK; i++) {
+                get(a.z + f[i] * a.z_stride + t[i] * a.z_rows, a.z_rows, i, arg);
+                arg[0].v[i] += a.bias ? a.bias[f[i]] : T(0);
+            }
+            for (int i = 0; i < PACK; i++) {
+                V states[4], rates[4];
+                Row::start(arg[0].v[i], states, rates);
+                for (int j = 0; j < Row::states; j++) start[j].v[i] = states[j], rate[j].v[i] = rates[j];
+            }
+            Row::template series<P>(ring, arg, start, rate, value, slope);
+            for (int i = 0; i < size; i++) {
+                V* const y = a.y + f[i] * a.y_stride;
+                put(value, a.rows, i, y + t[i] * a.rows);
+                put(slope, keep == KEEP_SLOPE ? a.rows : 1, i, kept(a, y, t[i]));
+            }
+        });
+    }
+
+    static void backward(const Step<T>& a) {
+        const Table<T> ring(a.shape.table, a.z_rows);
+        P in[MAX_ROWS], slope[MAX_ROWS], out[MAX_ROWS];
+        for_packs(a, [&](const long* f, const long* t, int size) NTG_LAMBDA {
+            fetch_slope(a, ring, f, t, slope);
+            for (int i = 0; i < PACK; i++) get(a.g + f[i] * a.g_stride + t[i] * a.rows, a.rows, i, in);
+            for (int r = 0; r < a.z_rows; r++) out[r] = keep == KEEP_STATIC ? slope[0] * in[r] : ring.correlate(slope, in, r);
+            for (int i = 0; i < size; i++) put(out, a.z_rows, i, a.h + f[i] * a.h_stride + t[i] * a.z_rows);
+        });
+    }
+
+    static void tangent(const Step<T>& a) {
+        const Table<T> ring(a.shape.table, a.z_rows);
+        P in[MAX_ROWS], slope[MAX_ROWS], out[MAX_ROWS];
+        for (int r = a.z_rows; r < a.rows; r++) in[r] = P{};
+        for_packs(a, [&](const long* f, const long* t, int size) NTG_LAMBDA {
+            fetch_slope(a, ring, f, t, slope);
+            for (int i = 0; i < PACK; i++) get(a.g + f[i] * a.g_stride + t[i] * a.z_rows, a.z_rows, i, in);
+            for (int r = 0; r < a.rows; r++) out[r] = keep == KEEP_STATIC ? slope[0] * in[r] : ring.convolve(slope, in, r);
+            for (int i = 0; i < size; i++) put(out, a.rows, i, a.h + f[i] * a.h_stride + t[i] * a.rows);
+        });
+    }
+
+  private:
+    // Calls body(features, tiles, size) for every PACK jets; the last pack repeats its last jet.
+    template <class Body> static NTG_INLINE void for_packs(const Step<T>& a, Body body) {
+        long f[PACK], t[PACK], feature = 0, tile = 0;
+        while (feature < a.features) {
+            int size = 0;
+            for (; size < PACK && feature < a.features; size++) {
+                f[size] = feature, t[size] = tile;
+                if (++tile == a.tiles) tile = 0, feature++;
+            }
+            for (int i = size; i < PACK; i++) f[i] = f[size - 1], t[i] = t[size - 1];
+            body(f, t, size);
+        }
+    }
+    static NTG_INLINE void get(const V* from, int rows, int i, P* to) {
+        for (int r = 0; r < rows; r++) to[r].v[i] = from[r];
+    }
+    static NTG_INLINE void put(const P* from, int rows, int i, V* to) {
+        for (int r = 0; r < rows; r++) to[r] = from[r].v[i];
+    }
+    static NTG_INLINE V* kept(const Step<T>& a, V* y, long t) {
+        return y + long(a.capacity) * a.rows + (keep == KEEP_SLOPE ? t * a.rows : t);
+    }
+    static NTG_INLINE void fetch_slope(const Step<T>& a, const Table<T>& ring, const long* f, const long* t, P* slope) {
+        P value[MAX_ROWS];
+        for (int i = 0; i < PACK; i++) {
+            V* const y = a.y + f[i] * a.y_stride;
+            if (keep == KEEP_OUTPUT) get(y + t[i] * a.rows, a.rows, i, value);
+            get(kept(a, y, t[i]), keep == KEEP_SLOPE ? a.rows : 1, i, slope);
+        }
+        if constexpr (keep == KEEP_OUTPUT) Row::template rebuild<P>(ring, value, slope[0], slope);
+    }
+};
+
 // Rows that keep the slope share one backward pass.
 template <class T, Keep K> struct Stored {
     static constexpr Keep keep = K;
-    template <int N> static NTG_INLINE void rebuild(int, const vec<T>*, vec<T>, vec<T>*) {}
+    template <class W, class Ring> static NTG_INLINE void rebuild(const Ring&, const W*, W, W*) {}
 };
 
 template <class T> struct Entry {
@@ -203,6 +301,7 @@ template <class T> struct Entry {
     Keep keep;
     Function line[MAX_UNROLLED + 1];  // forward, for an argument of degree 1
     Function forward[MAX_UNROLLED + 1], backward[MAX_UNROLLED + 1], tangent[MAX_UNROLLED + 1];
+    Function table_forward, table_backward, table_tangent;
 };
 
 template <class T, template <class> class Row, int N> constexpr void fill(Entry<T>& e) {
@@ -222,8 +321,14 @@ template <class T, template <class> class Row, int N> constexpr void fill(Entry<
     if constexpr (N > 0) fill<T, Row, N - 1>(e);
 }
 template <class T, template <class> class Row> constexpr Entry<T> entry() {
-    Entry<T> e{Row<T>::signature, Row<T>::keep, {}, {}, {}, {}};
+    Entry<T> e{Row<T>::signature, Row<T>::keep, {}, {}, {}, {}, TableKernel<T, Row<T>>::forward, nullptr, nullptr};
     fill<T, Row, MAX_UNROLLED>(e);
+    if constexpr (Row<T>::keep == KEEP_OUTPUT) {
+        e.table_backward = TableKernel<T, Row<T>>::backward, e.table_tangent = TableKernel<T, Row<T>>::tangent;
+    } else {
+        typedef TableKernel<T, Stored<T, Row<T>::keep>> Shared;
+        e.table_backward = Shared::backward, e.table_tangent = Shared::tangent;
+    }
     return e;
 }
 #define NTG_ENTRY(i) entry<T, Row##i>(),
@@ -232,9 +337,15 @@ template <class T> const Entry<T>& row_entry(long i) {
     return table[i];
 }
 inline int unrolled(int order) { return order <= MAX_UNROLLED ? order : 0; }
-template <class T> void apply_forward(const Entry<T>& e, const Step<T>& s, int order) {
-    const int n = unrolled(order);
-    (s.degree == 1 ? e.line : e.forward)[n](s);
+template <class T> void apply_forward(const Entry<T>& e, const Step<T>& s) {
+    if (s.shape.table) return e.table_forward(s);
+    (s.degree == 1 ? e.line : e.forward)[unrolled(s.shape.order)](s);
+}
+template <class T> void apply_backward(const Entry<T>& e, const Step<T>& s) {
+    (s.shape.table ? e.table_backward : e.backward[unrolled(s.shape.order)])(s);
+}
+template <class T> void apply_tangent(const Entry<T>& e, const Step<T>& s) {
+    (s.shape.table ? e.table_tangent : e.tangent[unrolled(s.shape.order)])(s);
 }
 
 }  // namespace

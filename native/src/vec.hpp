@@ -7,6 +7,7 @@
 #define NTG_VBYTES 64
 #endif
 #define NTG_INLINE inline __attribute__((always_inline))
+#define NTG_LAMBDA __attribute__((always_inline))
 #define NTG_UNROLL _Pragma("GCC unroll 20")
 
 namespace NTG_NS {

@@ -11,6 +11,7 @@ from ntangent.operators import Operator as Operator
 from ntangent.operators import biharmonic as biharmonic
 from ntangent.operators import curl as curl
 from ntangent.operators import divergence as divergence
+from ntangent.operators import finite_difference as fd  # noqa: F401
 from ntangent.operators import gradient as gradient
 from ntangent.operators import hessian as hessian
 from ntangent.operators import laplacian as laplacian
@@ -19,7 +20,7 @@ from ntangent.operators import partial as partial
 __version__ = "0.1.0"
 
 # Imported at their first use, so that `import ntangent` stays light.
-_NAMESPACES = ("extend", "nn", "optim", "pinn", "problems", "run", "testing")
+_NAMESPACES = ("diagnose", "extend", "nn", "ode", "optim", "pinn", "problems", "run", "testing")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""The one door for extenders: activations and Taylor rules of torch functions.
+"""The one door for extenders: activations, Taylor rules of torch functions, tableaux of ODE methods.
 
 An extension is registered once, when the module that defines it is imported, and then serves
 every network, order and backend that runs on rules. Check it with one call of
@@ -24,8 +24,9 @@ from ntangent.jet.layers import activation_rule, linear_rule
 from ntangent.jet.layers import rules as rules
 from ntangent.jet.polynomial import Polynomial, variables
 from ntangent.jet.series import Jet
+from ntangent.ode import methods
 
-__all__ = ["activation", "as_function", "bilinear", "linear", "rule", "rules"]
+__all__ = ["activation", "as_function", "bilinear", "linear", "rule", "rules", "tableau"]
 
 
 def activation(
@@ -154,6 +155,36 @@ def bilinear(*functions: Any) -> None:
     """
     for function in functions:
         rule(function)(_lift_bilinear(function))
+
+
+def tableau(method: methods.Method) -> methods.Method:
+    """Prove a method for ordinary differential equations and put it into the catalogue.
+
+    The coefficients are exact: ints, Fractions, strings such as ``"1/3"``, or algebraic numbers such as
+    ``ntangent.ode.algebraic.square_root(3)``. Stability, decay and signs of its gradients follow.
+
+    Args:
+        method: a ``RungeKutta``, ``Rosenbrock``, ``AdditiveRungeKutta``, ... of ``ntangent.ode.methods``.
+
+    Returns:
+        The same method; solvers find it under its name and its aliases.
+
+    Raises:
+        ArgumentError: if a name is taken, or naming the rooted tree whose order condition fails.
+
+    Example:
+        Ralston's third-order method:
+
+        >>> import ntangent as nt
+        >>> from ntangent.ode.methods import RungeKutta, matrix, vector
+        >>> ralston = nt.extend.tableau(RungeKutta(
+        ...     name="ralston3", family="explicit", source="Ralston 1962", order=3,
+        ...     A=matrix([[], ["1/2"], [0, "3/4"]], 3), b=vector(["2/9", "1/3", "4/9"]),
+        ... ))
+        >>> ralston.order_proved, ralston.is_a_stable
+        (3, False)
+    """
+    return methods.register(method)
 
 
 def _lift_bilinear(function: Any) -> Callable[..., Jet]:

@@ -13,6 +13,7 @@ from ntangent._base.errors import NtangentError
 from ntangent.jet import Jet, variable
 from ntangent.pinn import solve
 from ntangent.pinn.field import Field, Parameters
+from ntangent.pinn.passes import Pass
 from ntangent.problems import BurgersProfile
 from ntangent.problems.burgers_profile import exact_profile
 
@@ -69,11 +70,10 @@ def residual(x, order, k, lam, shift=0.0):
     factorials = torch.tensor([math.factorial(j) for j in range(order + 2)], dtype=F64)[:, None]
     u = Jet((rows / factorials)[..., None], order + 1)
     u = Field(u + shift, "X")
-    equation, need = BurgersProfile(k).problem().equation(0)
-    assert need == 1
-    series = equation(
-        u, Parameters({"lam": torch.tensor(lam, dtype=F64)}), Field(variable(x[:, None], order + 1), "X")
-    )
+    equation = BurgersProfile(k).problem().equation(0)
+    assert equation.order == 1
+    coordinates = {"X": Field(variable(x[:, None], order + 1), "X")}
+    series = equation({"u": u}, Parameters({"lam": torch.tensor(lam, dtype=F64)}), coordinates)
     size = u.data.abs().amax()
     return series.data[..., 0], float(size)
 
@@ -108,7 +108,7 @@ def test_smoothness_rows_reach_order_2k_plus_1(k):
     problem, net = recipe.problem(), recipe.network()
     (block,) = problem.conditions[1].blocks(problem, F64, torch.device("cpu"))
     lam = torch.tensor(problem.unknowns["lam"].start, dtype=F64)
-    one = Pass(problem, [(0, block, slice(0, len(block.points)))], pooled=False)
+    one = Pass(problem, [[(0, block, slice(0, len(block.points)))]])
     ((_, rows),) = one.rows(net, lambda _: Parameters({"lam": lam}))
     rows = rows.detach()
     assert rows.shape == (2 * k + 2, recipe.near)

@@ -71,3 +71,7 @@ class MissingExtraError(NtangentError, ImportError):
 
 class ConvergenceError(NtangentError, ArithmeticError):
     """A numerical method could not continue."""
+
+
+class NoEffectWarning(UserWarning):
+    """An option does nothing in this combination."""

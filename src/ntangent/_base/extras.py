@@ -12,6 +12,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "cli": ("click", "rich"),
     "report": ("matplotlib", "jinja2"),
     "qmc": ("scipy",),
+    "tensorboard": ("tensorboard",),
+    "diagnose": ("scipy", "mpmath"),
 }
 
 

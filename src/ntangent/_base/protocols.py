@@ -68,3 +68,44 @@ class Stage(Protocol):
     def step(self, objective: Objective, state: State) -> State:
         """Do one iteration; set ``stop`` when the stage is finished, with the reason."""
         ...
+
+
+@runtime_checkable
+class Refreshing(Protocol):
+    """A stage that can go on when its objective has changed under it.
+
+    An objective that changes counts its changes in ``version``. A stage without this method is never
+    given a changed objective while it runs.
+
+    Args:
+        settle: iterations over which the method builds what it knows of the loss; an objective that
+            changed more often would throw that away. 1 for a method that does not mind.
+    """
+
+    @property
+    def settle(self) -> int:
+        """Iterations that should pass between two changes."""
+        ...
+
+    def refresh(self, objective: Objective, state: State) -> State:
+        """Return the state at the same θ and iteration for an objective that has changed."""
+        ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """An objective that can be estimated from a part of its points."""
+
+    def batch(self, size: int, index: int) -> Objective:
+        """Return the objective on mini-batch ``index``, a deterministic function of both arguments.
+
+        Args:
+            size: points of each set of collocation points; a set with no more is taken whole.
+            index: counts the batches from 0; an epoch goes through a set once, in random order.
+        """
+        ...
+
+
+def version(objective: Objective) -> int:
+    """Return how often an objective has changed; 0 for one that does not."""
+    return int(getattr(objective, "version", 0))

@@ -13,6 +13,7 @@ import ntangent
 from ntangent.cli.bench import bench
 from ntangent.cli.doctor import doctor
 from ntangent.cli.errors import ReportingGroup, traceback_option
+from ntangent.cli.ode import ode
 from ntangent.cli.options import fields, summary
 from ntangent.cli.solving import resume, solve
 from ntangent.problems import CATALOGUE
@@ -49,5 +50,5 @@ def report(run_dir: Path) -> None:
     click.echo(write_report(run_dir))
 
 
-for _command in (solve, resume, bench, doctor):
+for _command in (solve, resume, bench, doctor, ode):
     cli.add_command(_command)

@@ -122,8 +122,8 @@ class FileRecipe:
         """Return the unknowns, the errors where truth is known, and the residual."""
         numbers: dict[str, Any] = dict(result["unknowns"])
         numbers |= {f"{name}_error": error for name, error in result.get("unknown_errors", {}).items()}
-        if "max_errors" in result:
-            numbers["max_error"] = result["max_errors"][0]
+        if "errors" in result:
+            numbers["max_error"] = max(errors["max"] for errors in result["errors"].values())
         if "relative_l2" in result:
             numbers["relative_l2"] = result["relative_l2"]
         if "max_residual" in result:

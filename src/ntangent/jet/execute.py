@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ntangent._base.check import check_choice
 from ntangent._base.errors import BackendError, DtypeError
+from ntangent.jet.algebra import Algebra
 from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends import native
 from ntangent.jet.dense import Dense, as_dense
@@ -63,8 +64,10 @@ def native_network(f: Field, x: Tensor, structure: Structure) -> tuple[Dense | N
         return None, native.reason()
     if x.device.type != "cpu":
         return None, f"the kernels run on the CPU, the points are on {x.device}"
-    if not isinstance(structure, int) or x.ndim != 2:
-        return None, "the kernels take series along lines, of values of shape (points, dimension)"
+    if x.ndim != 2:
+        return None, "the kernels take values of shape (points, dimension)"
+    if isinstance(structure, Algebra) and (obstacle := native.obstacle(structure)):
+        return None, obstacle
     net = as_dense(f)
     if net is None:
         return None, "f does something else than affine maps and activations"
@@ -76,13 +79,13 @@ def native_network(f: Field, x: Tensor, structure: Structure) -> tuple[Dense | N
 
 def _native(net: Dense, argument: Jet) -> Jet:
     rows = argument.data if argument.data.is_contiguous() else argument.data.contiguous()
-    width = argument.width
+    structure = argument.structure
     tape = TAPE.get()
     weights, biases = net.weights, net.biases
     if tape is not None:  # which differentiates in the parameters by itself
         weights = tuple(w.detach() for w in weights)
         biases = tuple(None if b is None else b.detach() for b in biases)
-    out = native.dense_jet(rows, width, argument.order, weights, biases, net.activations)
+    out = native.dense_jet(rows, structure, argument.order, weights, biases, net.activations)
     if tape is not None:
-        out = tape.dense(net, rows, width, argument.order, out)
+        out = tape.dense(net, rows, structure, argument.order, out)
     return Jet(out, argument.order, argument.directions)

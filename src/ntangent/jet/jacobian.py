@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntangent._base.errors import ShapeError
+from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends import native
 from ntangent.jet.dense import Dense
 from ntangent.jet.layers import TAPE
@@ -44,6 +45,15 @@ class _Linear:
         if self.bias is not None and id(self.bias) in columns:
             block[:, columns[id(self.bias)]] += g[0]
 
+    def add_sum(self, row: Tensor, columns: dict[int, slice], g: Tensor, points: Tensor) -> None:
+        """Add the sum over some points of this layer's part, shape (P,)."""
+        part = g[:, points]
+        if id(self.weight) in columns:
+            inputs = self.input.detach()[:, points]
+            row[columns[id(self.weight)]] += (part.flatten(0, 1).T @ inputs.flatten(0, 1)).flatten()
+        if self.bias is not None and id(self.bias) in columns:
+            row[columns[id(self.bias)]] += part[0].sum(0)
+
 
 @dataclass(frozen=True)
 class _Network:
@@ -51,7 +61,7 @@ class _Network:
 
     net: Dense
     input: Tensor
-    directions: int
+    directions: Structure
     order: int
     output: Tensor
 
@@ -61,16 +71,28 @@ class _Network:
 
     def add(self, block: Tensor, columns: dict[int, slice], g: Tensor) -> None:
         """Add the network's part of the Jacobian of one component, shape (N, P)."""
-        net = self.net
-        with torch.no_grad():
-            part = native.dense_jacobian(
-                self.input, self.directions, self.order,
-                net.weights, net.biases, net.activations, g.contiguous(),
-            )  # fmt: skip
+        part = self._rows(self.input, g)
         start = 0
         for p in self.parameters:
             if id(p) in columns:
                 block[:, columns[id(p)]] += part[:, start : start + p.numel()]
+            start += p.numel()
+
+    def _rows(self, input: Tensor, g: Tensor) -> Tensor:
+        net = self.net
+        with torch.no_grad():
+            return native.dense_jacobian(
+                input, self.directions, self.order,
+                net.weights, net.biases, net.activations, g.contiguous(),
+            )  # fmt: skip
+
+    def add_sum(self, row: Tensor, columns: dict[int, slice], g: Tensor, points: Tensor) -> None:
+        """Add the sum over some points of the network's part, shape (P,)."""
+        total = self._rows(self.input.detach()[:, points].contiguous(), g[:, points]).sum(0)
+        start = 0
+        for p in self.parameters:
+            if id(p) in columns:
+                row[columns[id(p)]] += total[start : start + p.numel()]
             start += p.numel()
 
 
@@ -89,7 +111,7 @@ class _Tape:
     def linear(self, weight: Tensor, bias: Tensor | None, input: Tensor, output: Tensor) -> Tensor:
         return self._note(_Linear(weight, bias, input, output))
 
-    def dense(self, net: Dense, input: Tensor, directions: int, order: int, output: Tensor) -> Tensor:
+    def dense(self, net: Dense, input: Tensor, directions: Structure, order: int, output: Tensor) -> Tensor:
         return self._note(_Network(net, input, directions, order, output))
 
 
@@ -114,18 +136,10 @@ def per_point_jacobian(
         One forward pass, C backward passes that skip the parameters, and C·N·P multiply-adds per
         stored order.
     """
-    tape = _Tape()
-    token = TAPE.set(tape)
-    try:
-        with torch.enable_grad():
-            values = rows()
-    finally:
-        TAPE.reset(token)
+    values, tape = _taped(rows)
     points = values.shape[1]
     columns = _columns(parameters)
-    covered = {id(p) for call in tape.calls for p in call.parameters}
-    shapes_fit = all(call.output.ndim == 3 and call.output.shape[1] == points for call in tape.calls)
-    if not shapes_fit or any(id(p) not in covered and p.numel() for p in parameters):
+    if not _covers(tape, points, parameters):
         return None
     total = sum(p.numel() for p in parameters)
     jacobian = values.new_zeros((values.shape[0], points, total + len(scalars)))
@@ -136,11 +150,67 @@ def per_point_jacobian(
         grads = torch.autograd.grad(component.sum(), targets, retain_graph=True, allow_unused=True)
         for call, g in zip(tape.calls, grads, strict=False):
             if g is not None:
+                if not _fits(call, points):  # calls at other points may only pass by
+                    return None
                 call.add(jacobian[c], columns, g)
         for i, g in enumerate(grads[len(tape.calls) :]):
             if g is not None:
                 jacobian[c, :, total + i] = g[:, 0]
     return values.detach(), jacobian
+
+
+def grouped_gradients(
+    rows: Rows, parameters: Sequence[Tensor], groups: Sequence[Tensor]
+) -> Float[Tensor, "group parameter"] | None:
+    """Return the gradient of the sum of squares over each of several groups of points.
+
+    Args:
+        rows: evaluates the residual components, shape (C, N); component c at point i may depend
+            on point i only.
+        parameters: tensors to differentiate in, all of them weights or biases of linear layers.
+        groups: indices of the points of each group.
+
+    Returns:
+        Shape (G, P): d/dθ of the sum of r_ci² over c and over the points i of the group; None where
+        the structure does not hold, as for :func:`per_point_jacobian`.
+
+    Cost:
+        One forward and one backward pass for all groups together; no Jacobian is stored beyond that
+        of one group.
+    """
+    values, tape = _taped(rows)
+    if not _covers(tape, values.shape[1], parameters):
+        return None
+    columns = _columns(parameters)
+    found = values.new_zeros((len(groups), sum(p.numel() for p in parameters))).detach()
+    targets = [call.output for call in tape.calls]
+    grads = torch.autograd.grad(values.square().sum(), targets, allow_unused=True)
+    for call, g in zip(tape.calls, grads, strict=True):
+        if g is not None:
+            if not _fits(call, values.shape[1]):
+                return None
+            for row, points in zip(found, groups, strict=True):
+                call.add_sum(row, columns, g, points)
+    return found
+
+
+def _taped(rows: Rows) -> tuple[Tensor, _Tape]:
+    tape = _Tape()
+    token = TAPE.set(tape)
+    try:
+        with torch.enable_grad():
+            return rows(), tape
+    finally:
+        TAPE.reset(token)
+
+
+def _covers(tape: _Tape, points: int, parameters: Sequence[Tensor]) -> bool:
+    covered = {id(p) for call in tape.calls if _fits(call, points) for p in call.parameters}
+    return all(id(p) in covered or not p.numel() for p in parameters)
+
+
+def _fits(call: _Linear | _Network, points: int) -> bool:
+    return call.output.ndim == 3 and call.output.shape[1] == points
 
 
 def _columns(parameters: Sequence[Tensor]) -> dict[int, slice]:

@@ -1,5 +1,6 @@
 """Linear differential operators: data, plans, application."""
 
+from ntangent.operators import finite_difference as finite_difference
 from ntangent.operators.apply import apply as apply
 from ntangent.operators.apply import biharmonic as biharmonic
 from ntangent.operators.apply import curl as curl

@@ -73,6 +73,18 @@ def first_point(objective: Objective, theta: Tensor) -> Point:
     return Point(theta, float(loss), gradient)
 
 
+def refreshed(objective: Objective, state: State) -> State:
+    """Return the state with loss and gradient of an objective that has changed."""
+    loss, gradient = objective.value_and_gradient(state.theta)
+    evaluations = state.memory["evaluations"] + 1
+    return replace(
+        state,
+        loss=float(loss),
+        memory=state.memory | {"gradient": gradient, "evaluations": evaluations},
+        info=state.info | {"gradient_norm": norm(gradient), "evaluations": float(evaluations)},
+    )
+
+
 def steepest_scale(point: Point) -> float:
     """Return c such that -c·gradient is a step of sensible length: 2·loss / |gradient|².
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError, DtypeError
-from ntangent._base.protocols import Objective, State
+from ntangent._base.protocols import Batched, Objective, State
 from ntangent.optim._stage import check_theta, check_tolerance, is_finite, no_start, norm, verdict
 from ntangent.optim.schedules import Schedule
 
@@ -29,6 +30,8 @@ class Adam:
         eps: added to the root of the second moment.
         schedule: factor on ``lr`` by iteration, e.g. ``Cosine()``; None keeps it constant.
         tolerance: stop when the loss is not above it (in the units of the loss).
+        batch: collocation points of each iteration, drawn anew in every one, so that an epoch goes
+            through all of them; None takes all. The loss of an iteration is that of its batch.
     """
 
     iterations: int
@@ -37,9 +40,13 @@ class Adam:
     eps: float = 1e-8
     schedule: Schedule | None = None
     tolerance: float = 0.0
+    batch: int | None = None
+    settle: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_positive(self.iterations, "iterations", integer=True)
+        if self.batch is not None:
+            check_positive(self.batch, "batch", integer=True)
         check_positive(self.lr, "lr")
         check_positive(self.eps, "eps")
         check_tolerance(self.tolerance)
@@ -64,7 +71,7 @@ class Adam:
     def begin(self, objective: Objective, theta: Tensor) -> State:
         """Return the state before the first iteration, with zero moments."""
         theta = check_theta(theta)
-        loss, gradient = objective.value_and_gradient(theta)
+        loss, gradient = self._part(objective, 0).value_and_gradient(theta)
         if not (math.isfinite(float(loss)) and is_finite(gradient)):
             raise no_start("the loss or its gradient")
         zero = theta.new_zeros(theta.shape)
@@ -91,7 +98,7 @@ class Adam:
         second = (memory["second"] * beta2).addcmul_(gradient, gradient, value=1 - beta2)
         root = (second.sqrt() / (1 - beta2 ** (done + 1)) ** 0.5).add_(self.eps)
         theta = state.theta.addcdiv(first, root, value=-(lr / (1 - beta1 ** (done + 1))))
-        loss, gradient = objective.value_and_gradient(theta)
+        loss, gradient = self._part(objective, done + 1).value_and_gradient(theta)
         evaluations = memory["evaluations"] + 1
         if not (math.isfinite(float(loss)) and is_finite(gradient)):
             return State(
@@ -117,3 +124,23 @@ class Adam:
             },
             verdict(float(loss), size, self.tolerance, done + 1, self.iterations),
         )
+
+    def refresh(self, objective: Objective, state: State) -> State:  # noqa: ARG002
+        """Return the state as it is: moments, and the gradient at θ, which is of the old objective.
+
+        One step is taken along that gradient and everything after it is of the new objective, so a
+        change costs nothing.
+        """
+        return state
+
+    def _part(self, objective: Objective, index: int) -> Objective:
+        """Return what iteration ``index`` evaluates."""
+        if self.batch is None:
+            return objective
+        if not isinstance(objective, Batched):
+            raise DtypeError(
+                f"batch={self.batch} and an objective ({type(objective).__name__}) without a method `batch`",
+                "only it knows which residuals belong to a point",
+                "Adam(1_000)",
+            )
+        return objective.batch(self.batch, index)

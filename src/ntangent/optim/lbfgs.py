@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ntangent._base.check import check_positive
 from ntangent._base.protocols import Objective, State
-from ntangent.optim._descent import Point, WolfeSettings, curved, descend, first_point, stuck
+from ntangent.optim._descent import Point, WolfeSettings, curved, descend, first_point, refreshed, stuck
 from ntangent.optim._stage import check_tolerance, check_wolfe, norm, verdict
 
 
@@ -48,6 +48,7 @@ class LBFGS:
     armijo: float = 1e-4
     curvature: float = 0.9
     max_evaluations: int = 25
+    settle: ClassVar[int] = 100
 
     def __post_init__(self) -> None:
         check_positive(self.iterations, "iterations", integer=True)
@@ -68,6 +69,14 @@ class LBFGS:
             info={"gradient_norm": size, "evaluations": 1.0},
             stop=verdict(point.loss, size, self.tolerance, 0, self.iterations),
         )
+
+    def refresh(self, objective: Objective, state: State) -> State:
+        """Evaluate loss and gradient anew and keep the curvature pairs.
+
+        They belong to the old objective and still define a direction of descent; where the search
+        along it finds nothing lower, the method restarts. Cost: one gradient.
+        """
+        return refreshed(objective, state)
 
     def step(self, objective: Objective, state: State) -> State:
         """Do one line search and update the memory; a finished state is returned as is."""

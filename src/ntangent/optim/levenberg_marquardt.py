@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ntangent._base.check import check_choice, check_positive
 from ntangent._base.errors import DtypeError
-from ntangent._base.protocols import Objective, State
+from ntangent._base.protocols import Objective, State, version
 from ntangent.optim._damped import Damped, Kind, choose, factorise, smallest_damping
 from ntangent.optim._stage import check_theta, check_tolerance, is_finite, no_start, norm, verdict
 
@@ -25,7 +25,7 @@ class _Linearisation:
     """The residual and Jacobian at one θ, and their factorisation once it is asked for."""
 
     def __init__(self, objective: Objective, theta: Tensor) -> None:
-        self.theta = theta.clone()
+        self.theta, self.version = theta.clone(), version(objective)
         self.residual, self.jacobian = objective.residuals_and_jacobian(theta)
         self.finite = is_finite(self.residual) and is_finite(self.jacobian)
         self.size = norm(self.jacobian)
@@ -43,7 +43,7 @@ class _Cache:
     """The last linearisation a stage used: a saving of time that no result depends on.
 
     It is not part of the configuration or of the state: it is empty after copying or unpickling, it
-    is keyed on the objective (held weakly) and on the value of θ, and what it returns has the bits
+    is keyed on the objective (held weakly), its version and the value of θ, and what it returns has the bits
     that a recomputation has.
     """
 
@@ -64,8 +64,10 @@ class _Cache:
 
     def at(self, objective: Objective, theta: Tensor) -> _Linearisation:
         entry = self._entry
-        if entry is not None and entry[0]() is objective and _same(entry[1].theta, theta):
-            return entry[1]
+        if entry is not None and entry[0]() is objective:
+            known = entry[1]
+            if known.version == version(objective) and _same(known.theta, theta):
+                return known
         point = _Linearisation(objective, theta)
         self.put(objective, point)
         return point
@@ -132,6 +134,7 @@ class LevenbergMarquardt:
     tolerance: float = 0.0
     factorisation: str = "auto"
     max_rejections: int = 30
+    settle: ClassVar[int] = 10
 
     def __post_init__(self) -> None:
         check_positive(self.iterations, "iterations", integer=True)
@@ -197,6 +200,24 @@ class LevenbergMarquardt:
         info |= {"gradient_norm": new.gradient_norm, "gain_ratio": gain, "accepted": 1.0}
         return State(theta, loss, done, used, info, stop)
 
+    def refresh(self, objective: Objective, state: State) -> State:
+        """Evaluate residual and Jacobian anew; keep the damping in proportion to |J|².
+
+        Rejections begin to count again: they were of the old objective. Cost: one residual and one
+        Jacobian, which the next trial uses.
+        """
+        memory, point = state.memory, self._runtime().at(objective, state.theta)
+        old, growth = memory["size"], memory["growth"]
+        mu = memory["damping"] * ((point.size / old) ** 2 if old > 0 else 1.0)
+        memory = memory | self._damping(mu, growth if point.size == 0 else 2.0, point)
+        memory |= {
+            "rejections": 0,
+            "residuals": memory["residuals"] + 1,
+            "jacobians": memory["jacobians"] + 1,
+        }
+        info = state.info | {"gradient_norm": point.gradient_norm, "damping": memory["damping"]}
+        return replace(state, loss=_loss(objective.residuals(state.theta)), memory=memory, info=info)
+
     def _propose(self, objective: Objective, state: State, point: _Linearisation) -> _Trial:
         """Return the damped Gauss-Newton step, accelerated if the acceleration is small."""
         mu = state.memory["damping"]
@@ -257,7 +278,7 @@ class LevenbergMarquardt:
         """
         eps = torch.finfo(point.jacobian.dtype).eps
         if point.size == 0:
-            return {"damping": mu, "growth": growth, "method": "gram"}
+            return {"damping": mu, "growth": growth, "method": "gram", "size": 0.0}
         kind: Kind = "svd" if self.factorisation == "svd" else "gram"
         if self.factorisation == "auto":
             kind = choose(mu, point.size, eps)
@@ -265,6 +286,7 @@ class LevenbergMarquardt:
             "damping": max(mu, smallest_damping(kind, point.size, eps)),
             "growth": growth,
             "method": kind,
+            "size": point.size,
         }
 
     def _runtime(self) -> _Cache:

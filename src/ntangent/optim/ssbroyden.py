@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from ntangent.optim._descent import (
     curved,
     descend,
     first_point,
+    refreshed,
     steepest_scale,
     stuck,
 )
@@ -33,6 +35,7 @@ class _SelfScaled(ABC):
     armijo: float = 1e-4
     curvature: float = 0.9
     max_evaluations: int = 25
+    settle: ClassVar[int] = 100
 
     def __post_init__(self) -> None:
         check_positive(self.iterations, "iterations", integer=True)
@@ -63,6 +66,14 @@ class _SelfScaled(ABC):
             info={"gradient_norm": size, "evaluations": 1.0},
             stop=verdict(point.loss, size, self.tolerance, 0, self.iterations),
         )
+
+    def refresh(self, objective: Objective, state: State) -> State:
+        """Evaluate loss and gradient anew and keep the matrix.
+
+        It belongs to the old objective and still defines a direction of descent; where the search
+        along it finds nothing lower, the method restarts. Cost: one gradient.
+        """
+        return refreshed(objective, state)
 
     def step(self, objective: Objective, state: State) -> State:
         """Do one line search and update the matrix; a finished state is returned as is."""

@@ -73,7 +73,7 @@ class Evaluation:
         if u.shape != (len(self.points), total):
             raise ProblemError(
                 f"the network or ansatz has shape {tuple(u.shape)} at {len(self.points)} point(s)",
-                f"the fields {_listed(self.problem.components)} have together {total} value(s) for each point",
+                f"the fields {_listed(self.problem.components)} have together {total} value(s) at each point",
                 f"MLP({self.points.shape[1]}, {total}), or ansatz=lambda net, x: net(x)[:, :{total}]",
             )
         if len(self.problem.components) == 1:
@@ -114,10 +114,21 @@ class Evaluation:
         }
 
 
-def handed(rows: Mapping[str, tuple[Tensor, Indices]], within: Indices) -> dict[str, Field]:
-    """Return fields that compute within a set, from their rows."""
-    zero = within.members[0]
-    return {name: Root(data, over, within).at(zero) for name, (data, over) in rows.items()}
+def handed(
+    rows: Mapping[str, tuple[Tensor, Indices]], within: Indices, demand: Demand | None = None
+) -> dict[str, Field]:
+    """Return fields that compute within a set, from their rows.
+
+    Args:
+        rows: of each field.
+        within: the set.
+        demand: which derivatives will be taken, where that is known.
+    """
+    zero, wanted = within.members[0], {} if demand is None else demand.fields
+    return {
+        name: Root(data, over, within, len(wanted.get(name, ())) == 1).at(zero)
+        for name, (data, over) in rows.items()
+    }
 
 
 def _embedded(data: Tensor, small: Indices, over: Indices, columns: Sequence[int]) -> Tensor:
@@ -146,22 +157,29 @@ def checked_series(u: Any, what: str) -> Jet:
     )
 
 
-def network_call(net: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a network as a function that takes its fastest backend on series, inside any ansatz."""
+def network_call(net: Callable[[Any], Any], outputs: int) -> Callable[[Any], Any]:
+    """Return a network as a function that takes its fastest backend on series, inside any ansatz.
+
+    Args:
+        net: the network.
+        outputs: how many it should have.
+    """
 
     def call(x: Any) -> Any:
         if not isinstance(x, Jet):
             return net(x)
         try:
             return run(net, x)
-        except RuntimeError as error:
+        except (RuntimeError, ShapeError) as error:
             width = x.shape[-1]
-            if "shapes cannot be multiplied" not in str(error):
+            if not any(
+                words in str(error) for words in ("shapes cannot be multiplied", "weight 0 has shape")
+            ):
                 raise
             raise ShapeError(
-                f"the network does not take points with {width} coordinate(s): {error}",
-                "its first layer must have one input for each coordinate",
-                f"MLP({width}, 1)",
+                f"the network does not take points with {width} coordinate(s)",
+                "its first layer has one input for each coordinate: " + str(error).split("\n", 1)[0],
+                f"MLP({width}, {outputs})",
             ) from error
 
     return call

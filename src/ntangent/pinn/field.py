@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,12 +53,13 @@ class Root:
         data: rows over ``indices`` (the last ones may be missing: they are zero), (rows, N, c).
         indices: the set carried.
         within: the set in which the equation computes; {0} where it only needs values.
+        single: whether one derivative is all that will be read.
     """
 
-    __slots__ = ("_components", "_table", "data", "indices", "within")
+    __slots__ = ("_components", "_table", "data", "indices", "single", "within")
 
-    def __init__(self, data: Tensor, indices: Indices, within: Indices) -> None:
-        self.data, self.indices, self.within = data, indices, within
+    def __init__(self, data: Tensor, indices: Indices, within: Indices, single: bool = False) -> None:
+        self.data, self.indices, self.within, self.single = data, indices, within, single
         self._table: Sequence[Tensor] | None = None
         self._components: dict[int, Root] = {}
 
@@ -76,7 +78,7 @@ class Root:
             )
         inside = self.within.meet(target)
         if inside.trivial:
-            data = self._values()[self.indices.place[by]]
+            data = self._one(by) if self.single else self._values()[self.indices.place[by]]
         else:
             data = _scaled(take(self.data, rows), factors, target, f"shift{by}", self.data)
             if inside is not target:
@@ -84,6 +86,15 @@ class Root:
         field = _field(data, inside)
         field.root, field.offset = self, by
         return field
+
+    def _one(self, by: MultiIndex) -> Tensor:
+        """Return one derivative, (1, N, c)."""
+        place = self.indices.place[by]
+        if place >= len(self.data):
+            return torch.zeros_like(self.data[:1])
+        row = self.data if self.indices.trivial else self.data[place : place + 1]
+        factor = math.prod(math.factorial(n) for n in by)
+        return row if factor == 1 else row * float(factor)
 
     def _values(self) -> Sequence[Tensor]:
         """Return every derivative, (1, N, c) each; one pass over the rows, forward and backward."""
@@ -101,7 +112,7 @@ class Root:
     def component(self, i: int) -> Root:
         """Return one component of a vector field, still a column."""
         if i not in self._components:
-            self._components[i] = Root(self.data[..., i : i + 1], self.indices, self.within)
+            self._components[i] = Root(self.data[..., i : i + 1], self.indices, self.within, self.single)
         return self._components[i]
 
 
@@ -189,10 +200,10 @@ class Field(Jet):
         for name in names:
             check_choice(name, self.indices.names, "coordinate")
         chosen = names or self.indices.names
-        total = self.d(**{chosen[0]: 2})
+        total: Any = self.d(**{chosen[0]: 2})
         for name in chosen[1:]:
             total = total + self.d(**{name: 2})
-        return total
+        return total  # type: ignore[no-any-return]
 
     def series(self) -> Tensor:
         """Return the coefficients of every row of the field's set, zeros included, (rows, *shape)."""
@@ -227,6 +238,14 @@ class Field(Jet):
     def __torch_function__(
         cls, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if not kwargs and not any(isinstance(a, list | tuple) for a in args):
+            found = [a for a in args if isinstance(a, Field)]
+            if all(f.indices.trivial for f in found):  # ordinary tensors, and nothing to look for
+                plain = function(*[a.data[0] if isinstance(a, Field) else a for a in args])
+                if isinstance(plain, Tensor) and plain.is_floating_point():
+                    return _field(plain[None], found[0].indices, _note(found))
+                if not isinstance(plain, list | tuple):
+                    return plain
         kwargs = kwargs or {}
         fields = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Field)]
         target = fields[0].indices
@@ -300,10 +319,14 @@ def _binary(function: Any, swapped: bool = False) -> Any:
     return operator
 
 
-for _name, _function in (("add", torch.add), ("mul", torch.mul)):
-    setattr(Field, f"__{_name}__", _binary(_function))
-    setattr(Field, f"__r{_name}__", _binary(_function))
-for _name, _function in (("sub", torch.sub), ("truediv", torch.div), ("pow", torch.pow)):
+_OPERATORS: dict[str, Any] = {
+    "add": torch.add,
+    "mul": torch.mul,
+    "sub": torch.sub,
+    "truediv": torch.true_divide,
+    "pow": torch.pow,
+}
+for _name, _function in _OPERATORS.items():
     setattr(Field, f"__{_name}__", _binary(_function))
     setattr(Field, f"__r{_name}__", _binary(_function, swapped=True))
 
@@ -321,8 +344,10 @@ def _field(data: Tensor, over: Indices, note: Note | None = None) -> Field:
 
 
 def _note(fields: Sequence[Field]) -> Note | None:
+    if all(field.note is None for field in fields):
+        return None
     notes = [field.note for field in fields if field.note is not None]
-    return Note.of_result(notes, len(fields[0].indices.names)) if notes else None
+    return Note.of_result(notes, len(fields[0].indices.names))
 
 
 def _narrow(field: Field, target: Indices) -> Tensor:

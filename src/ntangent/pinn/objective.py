@@ -18,9 +18,10 @@ from ntangent.pinn.equation import Block, residual_block
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.passes import Part, Pass, plan
 from ntangent.pinn.problem import Problem
+from ntangent.pinn.revisable import Revisable
 
 
-class PinnObjective:
+class PinnObjective(Revisable):
     """loss(θ) = sum over blocks and rows of weight · mean(factor · residual²).
 
     θ is the network's trainable parameters in their own order, then one raw number per unknown.
@@ -48,6 +49,7 @@ class PinnObjective:
         self.chunk = None if chunk is None else int(check_positive(chunk, "chunk", integer=True))
         self.parameters = [p for p in net.parameters() if p.requires_grad]
         self._sizes = [p.numel() for p in self.parameters]
+        self._own = sum(self._sizes)
         self.dtype, self.device = points.dtype, points.device
         if not self.parameters and not problem.unknowns:
             raise ProblemError(
@@ -65,7 +67,6 @@ class PinnObjective:
             blocks.extend(condition.blocks(problem, self.dtype, self.device))
         self.points = points
         self.blocks = _numbered(blocks)
-        self.version = 0
         self._factors: dict[str, Tensor] = {}
         self._structured: bool | None = None
         self._arrange()
@@ -107,7 +108,7 @@ class PinnObjective:
             )
 
     def _split(self) -> int:
-        return sum(self._sizes)
+        return self._own
 
     @property
     def order(self) -> int:
@@ -161,7 +162,7 @@ class PinnObjective:
                 )
             self._factors[name] = factor
         self._scales = [self._scale(block) for block in self.blocks]
-        self.version += 1
+        self._changed()
 
     def set_points(self, points: Tensor) -> None:
         """Replace the collocation points of the equations, shape (N, d).
@@ -182,7 +183,7 @@ class PinnObjective:
                 factor = self._factors.get(block.name)
                 if factor is not None and factor.ndim and factor.shape[-1] > 1:
                     del self._factors[block.name]
-        self.version += 1
+        self._changed()
         self._arrange()
 
     # --- the flat vector -----------------------------------------------------------------------------
@@ -242,7 +243,12 @@ class PinnObjective:
         return torch.cat([rows.reshape(-1) for rows in self._pieces(raw)])
 
     def rows(self, theta: Tensor) -> dict[str, Tensor]:
-        """Return the residuals of every block, unweighted, shape (C, n) each."""
+        """Return the residuals of every block, unweighted, shape (C, n) each, detached.
+
+        Those of the last gradient are kept: at its θ, the same tensor, this costs nothing.
+        """
+        if (known := self._known_rows(theta)) is not None:
+            return known
         with torch.no_grad():
             pieces = self._pieces(list(self.load(theta)), weighted=False)
         return {block.name: rows for block, rows in zip(self.blocks, pieces, strict=True)}
@@ -254,9 +260,9 @@ class PinnObjective:
 
     def terms(self, theta: Tensor) -> dict[str, float]:
         """Return each block's share of the loss."""
-        with torch.no_grad():
-            pieces = self._pieces(list(self.load(theta)))
-        return {b.name: float(rows.square().sum()) for b, rows in zip(self.blocks, pieces, strict=True)}
+        pieces = self.rows(theta).values()
+        scaled = [rows * factor for rows, factor in zip(pieces, self._scales, strict=True)]
+        return {b.name: float(rows.square().sum()) for b, rows in zip(self.blocks, scaled, strict=True)}
 
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient, shape (P,); one forward and one backward pass.
@@ -266,8 +272,11 @@ class PinnObjective:
         raw = self.load(theta).detach().clone().requires_grad_()
         if self.chunk is None:
             with torch.enable_grad():
-                r = self._vector(raw.unbind(0) if len(raw) else ())
+                pieces = self._pieces(raw.unbind(0) if len(raw) else (), weighted=False)
+                scaled = [rows * factor for rows, factor in zip(pieces, self._scales, strict=True)]
+                r = torch.cat([rows.reshape(-1) for rows in scaled])
                 loss = r @ r
+            self._keep_rows(theta, pieces)
             return loss.detach(), self._gradient(loss, raw)
         total, gradient = theta.new_zeros(()), torch.zeros_like(theta)
         for one in self._passes:
@@ -307,14 +316,14 @@ class PinnObjective:
                 return None
             for index, residuals, jacobian in _unfolded(one, *result):
                 found[index].append((residuals, jacobian))
-        residuals, jacobians = [], []
+        values, jacobians = [], []
         for pieces in found:
             r, jacobian = pieces[0]
             if len(pieces) > 1:
                 r, jacobian = (torch.cat([piece[i] for piece in pieces], 1) for i in (0, 1))
-            residuals.append(r.reshape(-1))
+            values.append(r.reshape(-1))
             jacobians.append(jacobian.reshape(-1, jacobian.shape[-1]))
-        return torch.cat(residuals), torch.cat(jacobians)
+        return torch.cat(values), torch.cat(jacobians)
 
     def _matrix(self, one: Pass, leaves: Sequence[Tensor]) -> Callable[[], Tensor]:
         """Return a function that evaluates a pass as rows with one entry for each point.
@@ -324,12 +333,18 @@ class PinnObjective:
         """
 
         def evaluate() -> Tensor:
-            rows = []
+            segments: dict[int, list[Tensor]] = {}
             for part, values in one.rows(self.net, self._parameters(leaves)):
                 scaled = self._scaled(part, values)
                 missing = len(part.block.points) - scaled.shape[1]
-                rows.append(torch.nn.functional.pad(scaled, (0, missing)) if missing else scaled)
-            return rows[0] if len(rows) == 1 else torch.cat(rows, 1 if one.pooled else 0)
+                rows = torch.nn.functional.pad(scaled, (0, missing)) if missing else scaled
+                segments.setdefault(part.segment, []).append(rows)
+            columns = []
+            for found in segments.values():
+                rows = found[0] if len(found) == 1 else torch.cat(found)
+                missing = one.height - len(rows)
+                columns.append(torch.nn.functional.pad(rows, (0, 0, 0, missing)) if missing else rows)
+            return columns[0] if len(columns) == 1 else torch.cat(columns, 1)
 
         return evaluate
 
@@ -367,16 +382,13 @@ class PinnObjective:
 
 def _unfolded(one: Pass, values: Tensor, jacobian: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Split the rows of a pass into its blocks, with what several points contribute added up."""
-    row = 0
+    row, segment = 0, -1
     for part in one.parts:
         count, block = part.block.count, part.block
-        if one.pooled:
-            assert part.points is not None
-            yield part.index, values[:, part.points], jacobian[:, part.points]
-            continue
-        rows = slice(row, row + len(block.weights))
+        row, segment = (row if part.segment == segment else 0), part.segment
+        rows, points = slice(row, row + len(block.weights)), part.points or slice(None)
         row += len(block.weights)
-        r, j = values[rows], jacobian[rows]
+        r, j = values[rows, points], jacobian[rows, points]
         if block.fold > 1:
             r = r[:, :count]
             j = j.reshape(len(j), block.fold, count, -1).sum(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from ntangent.pinn.problem import Problem
 
 
+# A few points more in a large pass cost less than a pass of their own: at most this fraction.
+SMALL = 0.25
+
+Entry = tuple[int, Block, slice]
+
+
 @dataclass(frozen=True)
 class Part:
     """The share of a block in a pass.
@@ -26,6 +32,7 @@ class Part:
     Args:
         index: of the block.
         block: the block, with the points of this pass alone.
+        segment: which of the segments of the pass holds its points.
         points: where they stand among the points of the pass; None for all of them.
         columns: which of the block's residuals these are.
         within: the set in which the block computes.
@@ -34,6 +41,7 @@ class Part:
 
     index: int
     block: Block
+    segment: int
     points: slice | None
     columns: slice
     within: Indices
@@ -45,24 +53,27 @@ class Pass:
 
     Args:
         problem: the problem.
-        blocks: (index, block, columns) of those that take part.
-        pooled: whether the blocks stand side by side, each with its own points, and not on the
-            same points.
+        segments: lists of (index, block, columns); the blocks of a segment share their points, the
+            segments stand side by side.
     """
 
-    def __init__(self, problem: Problem, blocks: Sequence[tuple[int, Block, slice]], pooled: bool) -> None:
-        first = blocks[0][1]
-        self.pooled = pooled
-        self.points = torch.cat([b.points for _, b, _ in blocks]) if pooled else first.points
-        self.evaluation = Evaluation(problem, self.points, [b.demand for _, b, _ in blocks])
+    def __init__(self, problem: Problem, segments: Sequence[Sequence[Entry]]) -> None:
+        tables = [entries[0][1].points for entries in segments]
+        self.points = torch.cat(tables) if len(tables) > 1 else tables[0]
+        blocks = [block for entries in segments for _, block, _ in entries]
+        self.evaluation = Evaluation(problem, self.points, [block.demand for block in blocks])
+        self.height = max(sum(len(b.weights) for _, b, _ in entries) for entries in segments)
         self.parts = []
         start, names = 0, problem.domain.names
-        for index, block, columns in blocks:
-            where = slice(start, start + len(block.points)) if pooled else None
-            within = indices(names, block.demand.within)
-            fixed = handed(self.evaluation.coordinate_rows(where), within)
-            self.parts.append(Part(index, block, where, columns, within, fixed))
-            start += len(block.points)
+        for segment, entries in enumerate(segments):
+            count = len(tables[segment])
+            where = slice(start, start + count) if len(tables) > 1 else None
+            for index, block, columns in entries:
+                within = indices(names, block.demand.within)
+                rows = self.evaluation.coordinate_rows(where)
+                fixed = handed({n: rows[n] for n in block.demand.fields if n in rows}, within)
+                self.parts.append(Part(index, block, segment, where, columns, within, fixed))
+            start += count
 
     def rows(
         self, net: Any, parameters: Callable[[slice | None], Parameters]
@@ -75,47 +86,94 @@ class Pass:
         """
         rows = self.evaluation(net)
         for part in self.parts:
-            block, own = part.block, rows
+            block, own = part.block, {n: rows[n] for n in part.block.demand.fields if n in rows}
             if part.points is not None:
-                own = {name: (data[:, part.points], over) for name, (data, over) in rows.items()}
-            fields = handed({n: own[n] for n in block.demand.fields if n in own}, part.within)
+                own = {name: (data[:, part.points], over) for name, (data, over) in own.items()}
+            fields = handed(own, part.within, block.demand)
             values = block.rows(fields, parameters(part.points), part.coordinates)
-            expected = (len(block.weights), block.count)
-            if tuple(values.shape) != expected:
+            if values.shape != (len(block.weights), block.count):
                 raise ShapeError(
                     f"the rows of {block.name} have shape {tuple(values.shape)}",
-                    f"there are {expected[0]} weight(s) and {expected[1]} residual(s) in a row",
+                    f"there are {len(block.weights)} weight(s) and {block.count} residual(s) in a row",
                     "rows of shape (C, N)",
                 )
             yield part, values
 
 
 def plan(problem: Problem, blocks: Sequence[Block], chunk: int | None = None) -> list[Pass]:
-    """Arrange blocks into as few network evaluations as possible.
+    """Arrange blocks into as few network evaluations as pay.
+
+    Equations share those of their points; conditions of one kind stand side by side; a few points
+    that need no more than a larger pass carries join it.
 
     Args:
         problem: the problem.
         blocks: the blocks.
         chunk: largest number of points evaluated together, for blocks that can be cut.
     """
-    shared: dict[Any, list[tuple[int, Block]]] = {}
+    groups: dict[Any, list[list[Entry]]] = {}
     for i, block in enumerate(blocks):
+        entry = (i, block, slice(0, block.count))
         if block.free:
             key: Any = ("points", id(block.points))
+            groups.setdefault(key, [[]])[0].append(entry)
         elif block.fold == 1:
-            key = ("kind", block.demand.key(), len(block.weights))
+            groups.setdefault(("kind", block.demand.key(), len(block.weights)), []).append([entry])
         else:
-            key = ("single", i)
-        shared.setdefault(key, []).append((i, block))
-    passes = []
-    for (kind, *_), members in shared.items():
-        count = len(members[0][1].points)
-        if kind != "points" or chunk is None or count <= chunk:
-            entries = [(i, block, slice(0, block.count)) for i, block in members]
-            passes.append(Pass(problem, entries, kind == "kind" and len(members) > 1))
-            continue
-        for start in range(0, count, chunk):
-            columns = slice(start, min(start + chunk, count))
-            points = members[0][1].points[columns]
-            passes.append(Pass(problem, [(i, replace(b, points=points), columns) for i, b in members], False))
-    return passes
+            groups[i] = [[entry]]
+    cut = [piece for segments in groups.values() for piece in _cut(segments, chunk)]
+    return [Pass(problem, segments) for segments in _joined(cut, chunk)]
+
+
+def _cut(segments: list[list[Entry]], chunk: int | None) -> list[list[list[Entry]]]:
+    """Cut the points of a group of equations into chunks."""
+    entries = segments[0]
+    count = len(entries[0][1].points)
+    if chunk is None or count <= chunk or not entries[0][1].free:
+        return [segments]
+    pieces = []
+    for start in range(0, count, chunk):
+        columns = slice(start, min(start + chunk, count))
+        points = entries[0][1].points[columns]
+        pieces.append([[(i, replace(block, points=points), columns) for i, block, _ in entries]])
+    return pieces
+
+
+def _joined(groups: list[list[list[Entry]]], chunk: int | None) -> list[list[list[Entry]]]:
+    """Let small groups join a larger one that carries all they need."""
+    sizes = [sum(len(entries[0][1].points) for entries in segments) for segments in groups]
+    order = sorted(range(len(groups)), key=lambda i: -sizes[i])
+    kept: list[int] = []
+    for i in order:
+        host = next((j for j in kept if _fits(groups[i], groups[j], sizes[i], sizes[j], chunk)), None)
+        if host is None:
+            kept.append(i)
+        else:
+            groups[host] = groups[host] + groups[i]
+    return [groups[i] for i in sorted(kept)]
+
+
+def _fits(
+    small: list[list[Entry]], large: list[list[Entry]], count: int, size: int, chunk: int | None
+) -> bool:
+    if count > SMALL * size or (chunk is not None and size + count > chunk):
+        return False
+    if any(block.fold > 1 for entries in (*small, *large) for _, block, _ in entries):
+        return False
+    height = max(sum(len(b.weights) for _, b, _ in entries) for entries in large)
+    carried: dict[str, set[Any]] = {}
+    for entries in large:
+        for _, block, _ in entries:
+            for name, members in block.demand.fields.items():
+                carried.setdefault(name, set()).update(members)
+    return all(
+        sum(len(b.weights) for _, b, _ in entries) <= height
+        and all(_below(members, carried.get(name, set())) for name, members in block.demand.fields.items())
+        for entries in small
+        for _, block, _ in entries
+    )
+
+
+def _below(members: Iterable[Any], carried: Iterable[Any]) -> bool:
+    """Return whether each multi-index lies below one that is carried."""
+    return all(any(all(n <= m for n, m in zip(b, c, strict=True)) for c in carried) for b in members)

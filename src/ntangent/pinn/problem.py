@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ntangent._base.check import check_positive
 from ntangent._base.errors import ProblemError
@@ -17,8 +18,13 @@ from ntangent.pinn.conditions.base import Condition
 from ntangent.pinn.equation import Demand, Equation, make_equation
 from ntangent.pinn.evaluation import Evaluation, checked_series, handed, network_call
 from ntangent.pinn.field import Field
+from ntangent.pinn.hard import HardAnsatz
+from ntangent.pinn.hard.conditions import built_in
 from ntangent.pinn.indices import indices, up_to
 from ntangent.pinn.unknown import Unknown
+
+if TYPE_CHECKING:
+    from ntangent.pinn.scaling import Nondimensional
 
 Net = Callable[[Any], Any]
 Ansatz = Callable[[Net, Any], Any]
@@ -219,6 +225,30 @@ class Problem:
             )
         return make_equation(self.equations[index], self, f"equation[{index}]")
 
+    def nondimensionalise(
+        self,
+        *,
+        length: float | Mapping[str, float] = 1.0,
+        time: float = 1.0,
+        field: float | Mapping[str, float] = 1.0,
+        clock: str = "t",
+    ) -> Nondimensional:
+        """Return the equivalent problem in characteristic scales, and the way back.
+
+        Args:
+            length: size of all coordinates but ``clock``, or of each by name (1 for one not named).
+            time: size of ``clock``.
+            field: size of all fields, or of each by name (1 for one not named).
+            clock: name of the time coordinate; need not exist.
+
+        Raises:
+            ProblemError: if the domain is not a box or a condition is hard.
+            ArgumentError, UnknownNameError: if a size is not positive, or a name is none of the problem's.
+        """
+        from ntangent.pinn.scaling import nondimensionalise
+
+        return nondimensionalise(self, length=length, time=time, field=field, clock=clock)
+
     def outputs(self, net: Net, argument: Jet, name: str | None = None) -> Jet:
         """Return all fields (or the one with a network of its own) side by side as one series.
 
@@ -227,11 +257,41 @@ class Problem:
             argument: the coordinates as a series, shape (N, d).
             name: of the field where each has its network.
         """
-        u = checked_series(self.ansatz(network_call(net), argument), "the ansatz")
-        for condition in self.conditions:
-            if getattr(condition, "hard", False):
-                u = condition.construct(self, u, argument, name)  # type: ignore[attr-defined]
-        return u
+        count = sum(self.components.values()) if name is None else self.components[name]
+        call = network_call(net, count)
+
+        def u(x: Jet) -> Jet:
+            return checked_series(self.ansatz(call, x), "the ansatz")
+
+        built = self.built_in(name)
+        return u(argument) if built is None else checked_series(built(u, argument), "the hard conditions")
+
+    def built_in(self, name: str | None = None) -> HardAnsatz | None:
+        """Return what builds the hard conditions into all fields, or the one with its own network.
+
+        Raises:
+            ProblemError: if no construction is known for them together.
+        """
+        if name not in self._built_in:
+            self._built_in[name] = built_in(self, name)
+        return self._built_in[name]
+
+    def check_network(self, net: Any, dtype: torch.dtype, device: torch.device) -> None:
+        """Check what the hard conditions need of the network, or of those by name.
+
+        Raises:
+            ProblemError: if a network is not periodic where it is to be.
+        """
+        several = isinstance(net, nn.ModuleDict | Mapping)
+        for name in self.components if several else (None,):
+            built = self.built_in(name)
+            if built is not None:
+                own = net if name is None else net[name]
+                built.check(lambda x, own=own: self.ansatz(own, x), dtype, device)  # type: ignore[misc]
+
+    @cached_property
+    def _built_in(self) -> dict[str | None, HardAnsatz | None]:
+        return {}
 
     def field(self, net: Net, points: Tensor, order: int = 0) -> dict[str, Field]:
         """Return all fields at points with their derivatives up to a total order.

@@ -136,7 +136,7 @@ class Solution:
         with torch.no_grad():
             for part in at.split(self.chunk):
                 blocks = [residual_block(e.name, e, part, 1.0) for e in equations]
-                one = Pass(self.problem, [(i, b, slice(0, len(part))) for i, b in enumerate(blocks)], False)
+                one = Pass(self.problem, [[(i, b, slice(0, len(part))) for i, b in enumerate(blocks)]])
                 columns.append(torch.cat([r for _, r in one.rows(self.net, lambda _: Parameters(values))]))
         return torch.cat(columns, 1)
 
@@ -264,16 +264,16 @@ class Solution:
         first = next(iter(self.problem.components))
         if "exact" in arrays:
             error = np.abs(arrays["derivatives"] - arrays["exact"])
-            both = {first: (arrays["derivatives"][0], arrays["exact"][0])}
-            return {"max_errors": error.max(1).tolist(), **_relative(both)}
-        both = {}
+            line = {first: (arrays["derivatives"][0], arrays["exact"][0])}
+            return {"max_errors": error.max(1).tolist(), **_relative(line)}
+        both: dict[str, Any] = {}
         for name in self.problem.components:
             if f"exact_{name}" in arrays:
                 pair = arrays[f"field_{name}"], arrays[f"exact_{name}"]
                 both[name] = tuple(a[arrays["inside"]] for a in pair) if "inside" in arrays else pair
         if not both:
             return {}
-        return {"max_errors": [float(np.abs(u - v).max()) for u, v in both.values()], **_relative(both)}
+        return _relative(both)
 
     def report(self) -> Path:
         """Write figures and the self-contained page ``report.html`` into the run folder.

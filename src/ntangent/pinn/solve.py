@@ -17,8 +17,10 @@ from ntangent.pinn.held_out import HeldOut, other_sampler
 from ntangent.pinn.objective import PinnObjective, check_weights
 from ntangent.pinn.problem import Problem
 from ntangent.pinn.reference import exact, exact_fields, gives_derivatives
+from ntangent.pinn.revision import Refine, Resampler, Revision, check_revision, warn_without_effect
 from ntangent.pinn.sampling import Chebyshev, Sampler
 from ntangent.pinn.solution import Solution
+from ntangent.pinn.weighting import Weighting
 from ntangent.run import Callback, Outcome, Progress, RunFolder, run_config, train
 
 
@@ -31,6 +33,9 @@ def solve(
     sobolev: int | Sequence[float] = 0,
     equation_weights: Sequence[float] | None = None,
     chunk: int | None = None,
+    weighting: Weighting | None = None,
+    resample: Resampler | None = None,
+    refine: Refine | str | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -54,6 +59,10 @@ def solve(
             residual.
         equation_weights: weight of each equation, 1 by default.
         chunk: how many collocation points are evaluated together; bounds the memory.
+        weighting: how much each term and each point counts, for example ``RBA()``.
+        resample: how the collocation points move during the training.
+        refine: "auto" or a ``Refine`` to add points when the residual on held-out points leaves that
+            on the training points; None keeps their number.
         run_dir: folder for configuration, metrics, checkpoints and report; None keeps the run in
             memory.
         resume: continue the run of ``run_dir`` from its newest checkpoint, to the same bits.
@@ -62,7 +71,7 @@ def solve(
         progress: show a line of progress on standard error.
         checkpoint_every: seconds between checkpoints.
         recipe: name and options that rebuild the problem, kept in the configuration.
-        seed: recorded in the configuration; the randomness of network and sampler is theirs.
+        seed: of mini-batches, weighting and resampling; the randomness of network and sampler is theirs.
 
     Returns:
         The solution; its network is ``net``, trained in place.
@@ -80,6 +89,8 @@ def solve(
     sampler = sampler or default_sampler(problem)
     weights = _sobolev_weights(sobolev)
     points = _collocation(sampler, problem.domain, dtype, device)
+    problem.check_network(net, dtype, device)
+    rule = check_revision(weighting, resample, refine)
     objective = PinnObjective(problem, net, points, weights, equation_weights, chunk)
     if problem.reference is not None:
         # Now, not after the training: a reference of the wrong shape would lose the result.
@@ -89,6 +100,11 @@ def solve(
             exact_fields(problem, points[:3])
     others = other_sampler(sampler, len(points)).points(problem.domain, dtype, device)
     held_out = HeldOut(objective, others)
+    objective.seed = seed
+    revision = Revision(
+        objective, weighting=weighting, resample=resample, refine=rule, held_out=others, seed=seed
+    )
+    warn_without_effect(revision, stages, sampler)
     folder = None
     if run_dir is not None:
         given = dict(recipe or {"problem": "python", "options": {}})
@@ -96,6 +112,7 @@ def solve(
             problem=given["problem"], options=given["options"], stages=stages, seed=seed, dtype=dtype,
             statement=describe(problem), network=describe(net), sampler=describe(sampler), sobolev=weights,
             equation_weights=equation_weights, chunk=chunk,
+            weighting=describe(weighting), resample=describe(resample), refine=describe(rule),
         )  # fmt: skip
         folder = (
             RunFolder.resume(run_dir, config)
@@ -105,7 +122,9 @@ def solve(
     outcome = train(
         stages, objective, objective.start(), folder=folder, resume=resume,
         callbacks=[*callbacks, Progress(stages, quiet=not progress)],
-        checkpoint_every=checkpoint_every, describe=objective.unknowns, measure=held_out.measure,
+        checkpoint_every=checkpoint_every, describe=objective.unknowns,
+        measure=lambda step, theta: {**held_out.measure(step, theta), **revision.measure(step, theta)},
+        extra=revision.state_dict, restore=revision.load_state_dict, revise=revision,
     )  # fmt: skip
     held_out.measure(0, outcome.theta, last=True)
     return finish(objective, outcome, folder, held_out)

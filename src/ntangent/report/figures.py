@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ntangent.report.data import RunData, StageRow, symbol
+from ntangent.report.maps import field_map, residual_map
 from ntangent.report.style import (
     SUPERSCRIPT,
     Palette,
@@ -37,6 +38,8 @@ def field_figure(data: RunData, palette: Palette) -> Any:
     """Return the field and its derivatives, a panel per order, over the exact ones where present."""
     if data.arrays is None:
         return None
+    if "derivatives" not in data.arrays:
+        return field_map(data, palette)
     x, rows = data.arrays["x"], data.arrays["derivatives"]
     exact = data.arrays.get("exact")
     columns = min(PANELS_IN_A_ROW, len(rows))
@@ -73,16 +76,23 @@ def _limits(values: np.ndarray[Any, Any]) -> tuple[float, float]:
 
 
 def loss_figure(data: RunData, palette: Palette) -> Any:
-    """Return the loss against iterations, with the stages as bands."""
+    """Return the loss against iterations, beside the residual at held-out points; stages are bands."""
     steps = data.metrics.steps
     if not steps:
         return None
     loss = visible(np.array([record.loss for record in steps]))
     figure = new_figure(WIDE, LOW, palette)
     axes = figure.subplots()
-    axes.plot(*_trace(steps, loss), color=palette.lines[0], linewidth=1.3)
+    axes.plot(*_trace(steps, loss), color=palette.lines[0], linewidth=1.3, label="loss")
     dress(axes, palette, title="Loss", xlabel="iteration")
-    log_axis(axes, loss)
+    held = [record for record in steps if "held_out" in record.info]
+    sizes = visible(np.array([record.info["held_out"] for record in held]))
+    if held:
+        label = "mean square residual at held-out points"
+        options = {"linestyle": "none", "marker": "o", "markersize": 3}
+        axes.plot(*_trace(held, sizes), color=palette.lines[1], label=label, **options)
+        legend(axes, palette, loc="lower left")
+    log_axis(axes, np.concatenate([loss, sizes]))
     _stage_bands(axes, data.stages(), palette)
     return figure
 
@@ -122,6 +132,8 @@ def residual_figure(data: RunData, palette: Palette) -> Any:
     """Return the size of every equation's residual on the domain."""
     if data.arrays is None or not data.arrays["residuals"].size:
         return None
+    if "derivatives" not in data.arrays:
+        return residual_map(data, palette)
     rows = list(data.arrays["residuals"])
     labels = [f"|R{i + 1}|" for i in range(len(rows))] if len(rows) > 1 else ["|R|"]
     title = f"Residual of the equation    max {power_of_ten(float(np.abs(rows).max()))}"

@@ -111,6 +111,11 @@ def cards(data: RunData) -> list[tuple[str, str, str]]:
                 f"{note}, expected {expected:.6g}" if expected is not None else note,
             )
         )
+    if "max_errors" not in result:
+        for name, errors in result.get("errors", {}).items():
+            short = symbol(name)
+            rows.append((f"max |{short} − exact|", power_of_ten(errors["max"]), "on the whole domain"))
+            rows.append((f"{short}, relative L2", power_of_ten(errors["relative_l2"]), "error"))
     if result.get("max_errors"):
         rows.append(
             (f"max |{data.field} − exact|", power_of_ten(result["max_errors"][0]), "on the whole domain")

@@ -6,10 +6,13 @@ from ntangent.run.folder import RunFolder, run_config
 from ntangent.run.loop import train
 from ntangent.run.metrics import Metrics, MetricsWriter, read_metrics
 from ntangent.run.progress import Progress
+from ntangent.run.stopping import EarlyStopping
+from ntangent.run.tensorboard import TensorBoard
 
 __all__ = [
     "Callback",
     "Checkpoint",
+    "EarlyStopping",
     "EndRecord",
     "Loaded",
     "Metrics",
@@ -19,6 +22,7 @@ __all__ = [
     "Record",
     "RunFolder",
     "StageRecord",
+    "TensorBoard",
     "load_checkpoint",
     "read_metrics",
     "run_config",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -96,4 +96,17 @@ class Callback(Protocol):
 
     def on_end(self, outcome: Outcome) -> None:
         """Note the end; called once, also when an exception ends the training."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A callback with something to remember: the checkpoint keeps it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it remembers, as tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` returned, before the first iteration of a resumed run."""
         ...

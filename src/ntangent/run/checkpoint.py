@@ -36,6 +36,7 @@ class Checkpoint:
         seconds: time used so far.
         config_hash: hash of the run's configuration.
         extra: what the caller adds (unknowns, states of generators and samplers, ...).
+        callbacks: class name and memory of each callback that has one.
     """
 
     state: State
@@ -48,6 +49,7 @@ class Checkpoint:
     seconds: float
     config_hash: str
     extra: dict[str, Any] = field(default_factory=dict)
+    callbacks: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     @property
     def step(self) -> int:

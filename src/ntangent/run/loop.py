@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError, CheckpointError, ConvergenceError, RunFolderError
-from ntangent._base.protocols import Objective, Stage, State
-from ntangent.run.callbacks import Callback, EndRecord, Outcome, Record, StageRecord
+from ntangent._base.protocols import Objective, Refreshing, Stage, State, version
+from ntangent.run.callbacks import Callback, EndRecord, Outcome, Record, StageRecord, Stateful
 from ntangent.run.checkpoint import (
     Checkpoint,
     clean,
@@ -44,6 +44,7 @@ def train(
     restore: Callable[[dict[str, Any]], object] | None = None,
     describe: Callable[[Tensor], Mapping[str, float]] | None = None,
     measure: Callable[[int, Tensor], Mapping[str, float]] | None = None,
+    revise: Callable[[Objective, Stage, Tensor, int], object] | None = None,
 ) -> Outcome:
     """Train through all stages, each until it stops by itself or has used its budget.
 
@@ -68,6 +69,11 @@ def train(
         describe: returns named numbers for the metrics (unknown parameters), given θ.
         measure: returns further numbers, given the step and θ; they stand beside those that the
             stage reports. It is asked at recorded iterations and may return none.
+        revise: may change what the objective computes (weights, points) before a stage begins and
+            between two of its iterations; gets the objective, the stage, θ and the iterations done
+            since the run began. An objective that changes counts up its ``version``, and the stage
+            takes the change up (``Refreshing``). What it remembers belongs into ``extra``. A stage
+            that cannot be refreshed is left alone until it ends.
 
     Raises:
         ArgumentError: an argument contradicts another one.
@@ -93,6 +99,7 @@ def train(
             extra,
             describe,
             measure,
+            revise,
         )
         training.interrupts = interrupts
         try:
@@ -133,6 +140,7 @@ class _Training:
     extra: Callable[[], Mapping[str, Any]] | None
     describe: Callable[[Tensor], Mapping[str, float]] | None
     measure: Callable[[int, Tensor], Mapping[str, float]] | None = None
+    revise: Callable[[Objective, Stage, Tensor, int], object] | None = None
 
     index: int = 0
     state: State | None = None
@@ -202,12 +210,18 @@ class _Training:
             )
         if restore is not None:
             restore(found.extra)
+        for callback, (name, memory) in zip(self._stateful(), found.callbacks, strict=False):
+            if type(callback).__name__ == name:
+                callback.load_state_dict(memory)
         self.theta, self.loss = found.state.theta, found.state.loss
         self.iterations, self.reasons = list(found.iterations), list(found.reasons)
         self.index = found.stage + 1 if found.finished else found.stage
         self.state = None if found.finished else found.state
         self.before = found.seconds
         return found.metrics_bytes
+
+    def _stateful(self) -> list[Stateful]:
+        return [callback for callback in self.callbacks if isinstance(callback, Stateful)]
 
     def run(self) -> Outcome:
         """Run the stages that are left."""
@@ -226,6 +240,9 @@ class _Training:
         """Run one stage; return the reason if a callback ended the training."""
         state = self.state
         if state is None:
+            if self.revise is not None:
+                # A copy: at θ as a new object nothing is known, as in a resumed run.
+                self.revise(self.objective, stage, self.theta.clone(), self.step)
             state = self._accept(stage.begin(self.objective, self.theta))
             self.settled = True
             # At once: a state that cannot be stored should be known now, not hours later.
@@ -239,13 +256,26 @@ class _Training:
                     "a stage that does not count would never end",
                     "State(..., iteration=state.iteration + 1)",
                 )
-            stopped = self._report(state, state.stop is not None or state.iteration >= stage.iterations)
+            last = state.stop is not None or state.iteration >= stage.iterations
+            stopped = self._report(state, last)
+            if not last:
+                state = self._revised(stage, state)
             self.settled = True
             self._pause(force=stopped is not None)
             if stopped is not None:
                 return stopped
         self._finish_stage(stage, state)
         return None
+
+    def _revised(self, stage: Stage, state: State) -> State:
+        """Let the caller change the objective, and the stage take the change up."""
+        if self.revise is None or not isinstance(stage, Refreshing):
+            return state
+        before = version(self.objective)
+        self.revise(self.objective, stage, state.theta, self.step)
+        if version(self.objective) == before:
+            return state
+        return self._accept(stage.refresh(self.objective, state))
 
     def _accept(self, state: State) -> State:
         """Make ``state`` the current one if its loss is a number."""
@@ -343,6 +373,7 @@ class _Training:
             seconds=self.seconds,
             config_hash=self.folder.config_hash,
             extra=dict(self.extra()) if self.extra is not None else {},
+            callbacks=[(type(callback).__name__, callback.state_dict()) for callback in self._stateful()],
         )
         save_checkpoint(self.folder.checkpoints, checkpoint)
         self.due = time.perf_counter() + self.checkpoint_every

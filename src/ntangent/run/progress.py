@@ -13,13 +13,15 @@ from ntangent.run.callbacks import Outcome, Record, StageRecord
 
 _LIVE_EVERY = 0.2
 _PACE_EVERY = 0.25
+_TERM = "loss "
 _PACE_SAMPLES = 40  # the pace is that of the last ten seconds
 
 
 class Progress:
     """A callback that shows stage, iteration, loss, unknown parameters and the time left.
 
-    The time left is that of the running stage at most: how fast later stages are is not known.
+    Terms of the loss are shown where ``train(measure=)`` returns them, as "loss" and their name. The
+    time left is that of the running stage at most: how fast later stages are is not known.
 
     Args:
         stages: the stages of the training, for their number and budgets.
@@ -47,6 +49,7 @@ class Progress:
         self._shown = time.monotonic()
         self._pace: deque[tuple[float, int]] = deque(maxlen=_PACE_SAMPLES)
         self._values: dict[str, float] = {}
+        self._terms: dict[str, float] = {}
 
     def on_step(self, record: Record) -> str | None:
         """Show an iteration, if the last one shown is long enough ago."""
@@ -58,6 +61,8 @@ class Progress:
         now = time.monotonic()
         if record.values:
             self._values = record.values
+        if terms := {n[len(_TERM) :]: v for n, v in record.info.items() if n.startswith(_TERM)}:
+            self._terms = terms
         if not self._pace or now - self._pace[-1][0] >= _PACE_EVERY:
             self._pace.append((now, record.iteration))
         if now - self._shown >= self._every:
@@ -95,6 +100,7 @@ class Progress:
             f"iteration {record.iteration}/{budget}",
             f"loss {record.loss:.3e}",
             *(f"{name} {value:.6g}" for name, value in self._values.items()),
+            *(f"{name} {value:.1e}" for name, value in self._terms.items()),
         ]
         if len(self._pace) > 1:
             (start, first), (end, last) = self._pace[0], self._pace[-1]

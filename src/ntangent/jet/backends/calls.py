@@ -12,6 +12,8 @@ from torch import Tensor
 from ntangent._base.check import FLOATS
 from ntangent._base.errors import ArgumentError, BackendError, DtypeError, ShapeError
 from ntangent.jet.activations import Activation
+from ntangent.jet.algebra import Algebra
+from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends.library import Library, Plan, StepPlan, is_identity, library, row_count
 
 _plans: dict[Any, Plan] = {}
@@ -22,7 +24,7 @@ def plan_of(
     x: Tensor,
     params: Sequence[Tensor | None],
     order: int,
-    directions: int,
+    directions: Structure,
     rows: Sequence[Activation],
     collapsed: bool,
 ) -> Plan:
@@ -40,9 +42,17 @@ def plan_of(
     return plan
 
 
-def degree_of(x: Tensor, order: int, directions: int, collapsed: bool) -> int:
+def degree_of(x: Tensor, order: int, directions: Structure, collapsed: bool) -> int:
     """Return the degree of an input with this number of rows."""
     count = x.shape[0]
+    if isinstance(directions, Algebra):
+        if count in directions.sizes[: order + 1] and not collapsed:
+            return directions.sizes.index(count)
+        raise ShapeError(
+            f"the input has {count} rows",
+            f"an algebra with rows of grades {directions.grades} takes all rows up to a grade <= {order}",
+            f"x[:{directions.rows(order)}]",
+        )
     degree, rest = divmod(count - 1, directions)
     if count == row_count(order, directions, collapsed):
         return order
@@ -59,11 +69,11 @@ def _check(
     x: Tensor,
     params: Sequence[Tensor | None],
     order: int,
-    directions: int,
+    directions: Structure,
     rows: Sequence[Activation],
     collapsed: bool,
 ) -> Plan:
-    if directions < 1 or order < 0:
+    if order < 0 or (not isinstance(directions, Algebra) and directions < 1):
         raise ArgumentError(
             f"order {order}, directions {directions}", "order >= 0 and directions >= 1 are needed"
         )

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ntangent.jet.activations import Activation
+from ntangent.jet.algebra import Algebra
+from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends.library import Plan, StepPlan
 from ntangent.jet.flow import flow
 
@@ -36,8 +38,10 @@ def fill_rows(y: Tensor, rows: int) -> Tensor:
     return torch.cat([y, y.new_zeros((missing, *y.shape[1:]))]) if missing else y
 
 
-def activation(a: Tensor, row: Activation, order: int, directions: int, collapsed: bool) -> Tensor:
+def activation(a: Tensor, row: Activation, order: int, directions: Structure, collapsed: bool) -> Tensor:
     """Return σ(a) with all of its rows."""
+    if isinstance(directions, Algebra):
+        return fill_rows(flow(a, row, directions, order), directions.rows(order))
     full = 1 + order * directions
     if collapsed and a.shape[0] == 2 + directions * (order - 1):
         a = spread_top(a, order, directions)

@@ -13,16 +13,20 @@ import torch
 from ntangent._base.errors import BackendError
 from ntangent.jet import backends
 from ntangent.jet.activations import ACTIVATIONS, IDENTITY, Activation
+from ntangent.jet.algebra import Algebra
+from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends.rows import keeps, signature
+from ntangent.jet.backends.tables import Table, table
 from ntangent.jet.polynomial import variables
 
-ABI = 1
+ABI = 2
 MAX_LAYERS = 64
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_long
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ntangent_abi": (_I, []),
     "ntangent_isa": (ctypes.c_char_p, []),
     "ntangent_max_order": (_I, []),
+    "ntangent_max_rows": (_I, []),
     "ntangent_rows": (_I, []),
     "ntangent_row": (ctypes.c_char_p, [_L]),
     "ntangent_lanes": (_I, [_I]),
@@ -50,6 +54,7 @@ class Library:
             raise OSError(f"{path} has interface {self.abi()}, this package needs {ABI}: rebuild it")
         self.isa_name: str = self.isa().decode()
         self.order_limit: int = self.max_order()
+        self.row_limit: int = self.max_rows()
         self.lane_counts = (self.lanes(0), self.lanes(1))
         self.kinds = {self.row(i).decode(): i for i in range(self.rows())}
 
@@ -122,8 +127,10 @@ def kind(row: Activation) -> int:
     return number
 
 
-def row_count(order: int, directions: int, collapsed: bool) -> int:
+def row_count(order: int, directions: Structure, collapsed: bool) -> int:
     """Return the number of rows of a jet."""
+    if isinstance(directions, Algebra):
+        return directions.rows(order)
     if order == 0:
         return 1
     return 1 + directions * (order - 1) + (1 if collapsed else directions)
@@ -137,43 +144,71 @@ def _check_order(order: int) -> None:
         )
 
 
-class StepPlan:
+def _check_rows(rows: int) -> None:
+    limit = library().row_limit
+    if rows > limit:
+        raise BackendError(
+            f"the native kernels take algebras of at most {limit} rows, got {rows}",
+            "",
+            'use backend="eager"',
+        )
+
+
+class _Shape:
+    """Rows of the jets, of the argument, and how they multiply.
+
+    Args:
+        order, directions, degree, collapsed: shape of the jets; an algebra in the place of the number
+            of directions.
+    """
+
+    def __init__(self, order: int, directions: Structure, degree: int, collapsed: bool) -> None:
+        self.order, self.directions, self.degree, self.collapsed = order, directions, degree, collapsed
+        self.rows = row_count(order, directions, collapsed)
+        self._table: Table | None = None
+        if isinstance(directions, Algebra):
+            _check_rows(self.rows)
+            self._table = table(directions, order, degree)
+            self.rows_in = directions.rows(degree)
+            self.head = (1, order, degree, 0, self._table.address)
+        else:
+            _check_order(order)
+            self.rows_in = self.rows if degree == order else 1 + degree * directions
+            self.head = (directions, order, degree, int(collapsed), 0)
+
+
+class StepPlan(_Shape):
     """One activation and the shape of its jets, as the kernels read them."""
 
-    def __init__(self, row: Activation, order: int, directions: int, degree: int, collapsed: bool) -> None:
-        _check_order(order)
-        self.row, self.order, self.directions, self.degree, self.collapsed = (
-            row,
-            order,
-            directions,
-            degree,
-            collapsed,
-        )
-        self.rows = row_count(order, directions, collapsed)
-        self.rows_in = self.rows if degree == order else 1 + degree * directions
+    def __init__(
+        self, row: Activation, order: int, directions: Structure, degree: int, collapsed: bool
+    ) -> None:
+        super().__init__(order, directions, degree, collapsed)
+        self.row = row
         number = library().kinds[signature(IDENTITY)] if is_identity(row) else kind(row)
         self.slope_rows = self.rows if keeps(row) == 2 else 1
-        self._numbers = (ctypes.c_int64 * 5)(directions, order, degree, int(collapsed), number)
+        self._numbers = (ctypes.c_int64 * 6)(*self.head, number)
         self.address = ctypes.addressof(self._numbers)
 
 
-class Plan:
+class Plan(_Shape):
     """A network's shape as the kernels read it, checked once.
 
     Args:
         widths: input, hidden and output widths.
         rows: one activation, or None, for each layer.
-        order, directions, degree, collapsed: shape of the jets.
+        order, directions, degree, collapsed: shape of the jets; an algebra in the place of the number
+            of directions.
         dtype: float32 or float64.
         given: the activations as they were passed.
     """
 
     def __init__(
-        self, widths: Sequence[int], rows: Sequence[Activation | None], order: int, directions: int,
+        self, widths: Sequence[int], rows: Sequence[Activation | None], order: int, directions: Structure,
         degree: int, collapsed: bool, dtype: torch.dtype, given: tuple[Activation, ...] = (),
     ) -> None:  # fmt: skip
         lib = library()
-        _check_order(order)
+        super().__init__(order, directions, degree, collapsed)
         if len(rows) > MAX_LAYERS:
             raise BackendError(
                 f"the native kernels take at most {MAX_LAYERS} layers, got {len(rows)}",
@@ -181,14 +216,11 @@ class Plan:
                 'use backend="eager"',
             )
         self.active, self.widest = tuple(rows), max(widths)
-        self.given, self.order, self.directions = given, order, directions
-        self.degree, self.collapsed, self.dtype = degree, collapsed, dtype
+        self.given, self.dtype = given, dtype
         self.widths, self.single = tuple(widths), int(dtype == torch.float32)
         self.layers = len(rows)
-        self.rows = row_count(order, directions, collapsed)
-        self.rows_in = self.rows if degree == order else 1 + degree * directions
         kinds = [-1 if row is None else kind(row) for row in rows]
-        numbers = [self.layers, directions, order, degree, int(collapsed), *widths, *kinds]
+        numbers = [self.layers, *self.head, *widths, *kinds]
         self._numbers = (ctypes.c_int64 * len(numbers))(*numbers)
         self.address = ctypes.addressof(self._numbers)
         # Per tile of points and feature: the output, and what backward needs of the slope.

@@ -20,11 +20,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
-from ntangent._base.errors import ShapeError
+from ntangent._base.errors import BackendError, ShapeError
 from ntangent.jet.activations import Activation
+from ntangent.jet.algebra import Algebra
+from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends import calls, differentiable, mapped, operators
 from ntangent.jet.backends.calls import plan_of
-from ntangent.jet.backends.library import Plan, available, reason, serves
+from ntangent.jet.backends.library import Plan, available, library, reason, serves
 from ntangent.jet.backends.step import activation_jet, layered
 
 __all__ = ["activation_jet", "available", "dense_jacobian", "dense_jet", "dense_tangent", "reason", "serves"]
@@ -172,6 +174,15 @@ class _Jacobian(Function):
         return columns.unflatten(0, (size, columns.shape[0] // size)), 0
 
 
+def obstacle(algebra: Algebra) -> str:
+    """Return why the kernels cannot multiply in an algebra, or an empty string."""
+    if len(algebra.grades) > (limit := library().row_limit):
+        return f"the kernels take algebras of at most {limit} rows, this one has {len(algebra.grades)}"
+    if torch.compiler.is_compiling():
+        return "compiled graphs take series along lines only"
+    return ""
+
+
 def _interleave(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> list[Tensor | None]:
     if len(weights) != len(biases):
         raise ShapeError(
@@ -184,7 +195,7 @@ def _interleave(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> l
 
 def dense_jet(
     input: Tensor,
-    directions: int,
+    directions: Structure,
     order: int,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor | None],
@@ -198,7 +209,7 @@ def dense_jet(
     Args:
         input: jet of degree m <= order, shape (1 + m·D, N, d); of degree ``order`` and collapsed: the
             collapsed rows.
-        directions: D.
+        directions: D, or the algebra of the rows.
         order: order of truncation.
         weights: shape (out, in) each.
         biases: shape (out,) each, or None.
@@ -218,6 +229,10 @@ def dense_jet(
     """
     params = _interleave(weights, biases)
     if torch.compiler.is_compiling():
+        if isinstance(directions, Algebra):
+            raise BackendError(
+                "compiled graphs take series along lines only", obstacle(directions), 'use backend="eager"'
+            )
         return operators.dense_jet(input, params, directions, order, activations, collapsed)
     plan = plan_of(input, params, order, directions, activations, collapsed)
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
@@ -233,7 +248,7 @@ def dense_jet(
 
 def dense_jacobian(
     input: Tensor,
-    directions: int,
+    directions: Structure,
     order: int,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor | None],
@@ -246,7 +261,7 @@ def dense_jacobian(
 
     Args:
         input: as for :func:`dense_jet`, and so are the next five.
-        directions: D.
+        directions: D, or the algebra of the rows.
         order: order of truncation.
         weights: shape (out, in) each.
         biases: shape (out,) each, or None.
@@ -273,7 +288,7 @@ def dense_jacobian(
 
 def dense_tangent(
     input: Tensor,
-    directions: int,
+    directions: Structure,
     order: int,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor | None],
@@ -286,7 +301,7 @@ def dense_tangent(
 
     Args:
         input: as for :func:`dense_jet`, and so are the next five.
-        directions: D.
+        directions: D, or the algebra of the rows.
         order: order of truncation.
         weights: shape (out, in) each.
         biases: shape (out,) each, or None.

@@ -13,6 +13,7 @@ from torch.autograd.function import Function
 from ntangent._base.check import FLOATS
 from ntangent._base.errors import BackendError, DtypeError
 from ntangent.jet.activations import Activation
+from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends import calls, differentiable
 from ntangent.jet.backends.library import Plan, StepPlan
 
@@ -54,19 +55,19 @@ class _Step(Function):
 
 
 @lru_cache(maxsize=256)
-def _plan(row: Activation, order: int, directions: int, degree: int, collapsed: bool) -> StepPlan:
+def _plan(row: Activation, order: int, directions: Structure, degree: int, collapsed: bool) -> StepPlan:
     return StepPlan(row, order, directions, degree, collapsed)
 
 
 def activation_jet(
-    a: Tensor, order: int, directions: int, row: Activation, *, collapsed: bool = False
+    a: Tensor, order: int, directions: Structure, row: Activation, *, collapsed: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Return the jet of σ(a), and what the backward pass needs of σ'(a).
 
     Args:
         a: jet of degree m <= order, shape (1 + m·D, *shape).
         order: order of truncation.
-        directions: D.
+        directions: D, or the algebra of the rows.
         row: the activation.
         collapsed: the coefficients of the highest order are summed over the directions.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +15,7 @@ from ntangent._base.check import check_order, check_positive
 from ntangent._base.errors import ArgumentError, ProblemError, ShapeError
 from ntangent._base.registry import nearest_names
 from ntangent.pinn.arguments import at_points, numbers, per_component
-from ntangent.pinn.domain import Box
+from ntangent.pinn.domains import Box
 from ntangent.pinn.equation import Block, Demand, Fields
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.indices import MultiIndex
@@ -49,13 +50,16 @@ class Draws:
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self._engines: dict[int, Any] = {}
+        self._lines = 0
 
     def __call__(self, count: int, dimension: int) -> Tensor:
         """Return the next points, shape (count, dimension), float64."""
         if dimension == 0:
             return torch.zeros(count, 0, dtype=torch.float64)
         if dimension == 1:
-            return ((torch.arange(count, dtype=torch.float64) + 0.5) / max(count, 1))[:, None]
+            # Each further line is shifted, by the golden ratio: its points fall between the others.
+            shift, self._lines = self._lines * (math.sqrt(5) - 1) / 2, self._lines + 1
+            return (((torch.arange(count, dtype=torch.float64) + 0.5 + shift) / max(count, 1)) % 1.0)[:, None]
         if dimension not in self._engines:
             self._engines[dimension] = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=self.seed)
         points: Tensor = self._engines[dimension].draw(count, dtype=torch.float64)
@@ -78,6 +82,9 @@ def given_points(points: Any, problem: Any, dtype: torch.dtype, device: torch.de
     Args:
         points: N numbers in one coordinate; shape (N, d), or a mapping from coordinates to N
             numbers each, in several.
+        problem: the problem.
+        dtype: of the result.
+        device: of the result.
     """
     names = problem.domain.names
     if isinstance(points, Mapping):
@@ -178,12 +185,10 @@ class Located:
             normals = self._end_normals(points, problem) if len(names) == 1 else None
             return Place(points, normals)
         faces = [self._face(fixed, problem, dtype, device) for fixed in self._fixed()]
-        normals = [face.normals for face in faces]
+        known = [face.normals for face in faces if face.normals is not None]
         return Place(
             torch.cat([face.points for face in faces]),
-            None
-            if any(normal is None for normal in normals)
-            else torch.cat([n for n in normals if n is not None]),
+            torch.cat(known) if len(known) == len(faces) else None,
         )
 
     def _fixed(self) -> list[dict[str, float]]:
@@ -318,7 +323,6 @@ def linear_block(
         weight: of each mean square.
     """
     count = len(place.points)
-    every = terms[0][0] is not None and len(components)
 
     def rows(fields: Fields, _p: Parameters, _x: Fields) -> Tensor:
         u = fields[field]
@@ -333,7 +337,7 @@ def linear_block(
         return total - target
 
     demand = Demand({field: frozenset(b for b, _ in terms)}, frozenset([(0,) * place.points.shape[1]]))
-    weights = place.points.new_full((every,), weight)
+    weights = place.points.new_full((len(components),), weight)
     return Block(label, place.points, demand, rows, weights, normals=place.normals)
 
 

@@ -13,7 +13,7 @@ from ntangent._base.check import check_choice, check_positive
 from ntangent._base.errors import ArgumentError, ProblemError
 from ntangent.pinn.arguments import per_component
 from ntangent.pinn.conditions.base import Draws
-from ntangent.pinn.domain import Box
+from ntangent.pinn.domains import Box
 from ntangent.pinn.equation import Block, Fields, make_equation, per_point
 from ntangent.pinn.field import Parameters
 

@@ -91,8 +91,8 @@ def normal_terms(condition: Any, problem: Any, place: Place, scale: Any = 1.0) -
         raise ProblemError(
             f"{condition!r} does not lie on the boundary",
             "a normal derivative needs an outward normal, which the ends of a coordinate have",
-            f"{type(condition).__name__}({name}={problem.interval(name)[1]}), or Operator(lambda u: u.{name}, "
-            f"{name}=...) for a derivative inside",
+            f"{type(condition).__name__}({name}={problem.interval(name)[1]}), or for a derivative inside "
+            f"Operator(lambda u: u.{name}, {name}=0.5)",
         )
     terms = []
     for i, name in enumerate(problem.domain.names):
@@ -106,7 +106,7 @@ def normal_terms(condition: Any, problem: Any, place: Place, scale: Any = 1.0) -
 class Dirichlet(Prescribed):
     """The field takes a value: ``Dirichlet(x=(-1, 1), value=0)``."""
 
-    def terms(self, problem: Any, place: Place) -> Terms:
+    def terms(self, problem: Any, place: Place) -> Terms:  # noqa: ARG002
         """Return the value itself."""
         return [((0,) * problem.domain.dimension, 1.0)]
 
