@@ -62,4 +62,4 @@ class Burgers(Standard):
 
     def sampler(self) -> Sampler:
         """Return the sampler of the collocation points."""
-        return Clustered(self.points, x=(0.0, 0.05), share=self.near, seed=self.seed)
+        return Clustered(self.points, x=0.0, width=0.05, fraction=self.near, seed=self.seed)
