@@ -37,6 +37,6 @@ class Advection(Standard):
         return Problem(
             domain=Box(x=(0.0, 2 * math.pi), t=(0.0, 1.0)),
             equations=[lambda u: u.t / self.speed + u.x],
-            conditions=[Initial(torch.sin, hard=True), Periodic("x", hard=True)],
+            conditions=[Initial(lambda x: torch.sin(x), hard=True), Periodic("x", hard=True)],
             reference=lambda x, t: torch.sin(x - self.speed * t),
         )

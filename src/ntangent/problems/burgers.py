@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ntangent._base.check import check_positive
 from ntangent.pinn import Box, Clustered, Dirichlet, Initial, Problem, Sampler
-from ntangent.problems.catalogue import Published, Standard, catalogued
+from ntangent.problems.catalogue import Published, Standard, catalogued, on_arrays
 from ntangent.problems.reference import cole_hopf
 
 
@@ -47,8 +47,7 @@ class Burgers(Standard):
         """Return the problem."""
 
         def exact(x: Tensor, t: Tensor) -> Tensor:
-            values = cole_hopf(x.detach().cpu().numpy(), t.detach().cpu().numpy(), self.viscosity)
-            return torch.from_numpy(values).to(x)
+            return on_arrays(lambda x, t: cole_hopf(x, t, self.viscosity), x, t)
 
         return Problem(
             domain=Box(x=(-1.0, 1.0), t=(0.0, 1.0)),

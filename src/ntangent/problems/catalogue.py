@@ -186,11 +186,17 @@ def run(name: str, recipe: Recipe, **options: Any) -> Solution:
     )
 
 
+def on_arrays(function: Callable[..., Any], *coordinates: Tensor) -> Tensor:
+    """Return what a function of float64 vectors gives at coordinates of any common shape, as their kind."""
+    first = coordinates[0]
+    values = function(*(c.detach().cpu().double().reshape(-1).numpy() for c in coordinates))
+    return torch.as_tensor(values).reshape(first.shape).to(first)
+
+
 def spectral(solution: Callable[[], PeriodicSolution]) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a reference u(x, t) that solves the equation when it is first asked for."""
 
     def exact(x: Tensor, t: Tensor) -> Tensor:
-        values = solution()(x.detach().cpu().double().numpy(), t.detach().cpu().double().numpy())
-        return torch.from_numpy(values).to(x)
+        return on_arrays(solution(), x, t)
 
     return exact

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ntangent._base.check import check_positive
 from ntangent.pinn import Box, Dirichlet, Neumann, Problem
-from ntangent.problems.catalogue import Published, Standard, catalogued
+from ntangent.problems.catalogue import Published, Standard, catalogued, on_arrays
 from ntangent.problems.reference import cavity
 
 
@@ -44,8 +44,7 @@ class Cavity(Standard):
         """Return the problem."""
 
         def exact(x: Tensor, y: Tensor) -> Tensor:
-            values = cavity(x.detach().cpu().numpy(), y.detach().cpu().numpy(), 1 / self.reynolds)
-            return torch.from_numpy(values).to(x)
+            return on_arrays(lambda x, y: cavity(x, y, 1 / self.reynolds), x, y)
 
         return Problem(
             domain=Box(x=(0.0, 1.0), y=(0.0, 1.0)),

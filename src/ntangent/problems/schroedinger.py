@@ -12,23 +12,26 @@ from ntangent.pinn import Box, Dirichlet, Initial, Problem
 from ntangent.problems.catalogue import Published, Standard, catalogued
 
 
-def breather(x: Tensor, t: Tensor) -> Tensor:
-    """Return the complex solution that starts from 2 sech x.
+def breather(x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the real and the imaginary part of the solution that starts from 2 sech x.
+
+    h = 4 e^(it/2) (cosh 3x + 3 e^(4it) cosh x) / (cosh 4x + 4 cosh 2x + 3 cos 4t).
 
     Source: Satsuma & Yajima, Suppl. Prog. Theor. Phys. 55 (1974) 284.
     """
-    turn = torch.exp(1j * t)
-    top = torch.cosh(3 * x) + 3 * turn**4 * torch.cosh(x)
+    fast, slow = 4 * torch.cosh(3 * x), 12 * torch.cosh(x)
     bottom = torch.cosh(4 * x) + 4 * torch.cosh(2 * x) + 3 * torch.cos(4 * t)
-    return 4 * torch.exp(0.5j * t) * top / bottom
+    real = fast * torch.cos(t / 2) + slow * torch.cos(4.5 * t)
+    imaginary = fast * torch.sin(t / 2) + slow * torch.sin(4.5 * t)
+    return real / bottom, imaginary / bottom
 
 
 def _real(x: Tensor, t: Tensor) -> Tensor:
-    return breather(x, t).real
+    return breather(x, t)[0]
 
 
 def _imaginary(x: Tensor, t: Tensor) -> Tensor:
-    return breather(x, t).imag
+    return breather(x, t)[1]
 
 
 @catalogued("schroedinger")
