@@ -17,8 +17,8 @@ from ntangent.pinn.held_out import HeldOut, other_sampler
 from ntangent.pinn.objective import PinnObjective, check_weights
 from ntangent.pinn.problem import Problem
 from ntangent.pinn.reference import exact, exact_fields, gives_derivatives
-from ntangent.pinn.revision import Refine, Resampler, Revision, check_revision, warn_without_effect
-from ntangent.pinn.sampling import Chebyshev, Sampler
+from ntangent.pinn.revision import Refine, Revision, check_revision, warn_without_effect
+from ntangent.pinn.sampling import Chebyshev, Resampler, Sampler
 from ntangent.pinn.solution import Solution
 from ntangent.pinn.weighting import Weighting
 from ntangent.run import Callback, Outcome, Progress, RunFolder, run_config, train
