@@ -14,7 +14,7 @@ from ntangent.problems.catalogue import Standard, catalogued
 RATE, SPEED, HEIGHT = 1 / (2 * math.sqrt(13)), 36 / 169, 105 / 169
 
 
-def soliton(x: Tensor, t: Tensor) -> Tensor:
+def soliton(x: Tensor, t: Tensor | float) -> Tensor:
     """Return the solitary wave 105/169 sech⁴((x - 36t/169) / (2 sqrt 13))."""
     return HEIGHT / torch.cosh(RATE * (x - SPEED * t)) ** 4
 
@@ -47,10 +47,10 @@ class Kawahara(Standard):
             domain=Box(x=(low, high), t=(0.0, 10.0)),
             equations=[lambda u: u.t + u * u.x + u.xxx - u.d(x=5)],
             conditions=[
-                Initial(lambda x: soliton(x, torch.zeros_like(x))),
-                Dirichlet(x=(low, high), value=soliton),
-                Neumann(x=low, value=lambda x, t: -_slope(x, t)),
-                Neumann(x=high, value=_slope),
+                Initial(lambda x: soliton(x, 0.0), hard=True),
+                Dirichlet(x=(low, high), value=soliton, hard=True),
+                Neumann(x=low, value=lambda x, t: -_slope(x, t), hard=True),
+                Neumann(x=high, value=_slope, hard=True),
                 Operator(lambda u, x, t: u.xx - _curvature(x, t), x=high),
             ],
             reference=soliton,
