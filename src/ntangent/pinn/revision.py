@@ -182,7 +182,9 @@ class Revision:
         """Return numbers worth watching: terms of the loss, weights, the held-out residual."""
         numbers: dict[str, float] = {}
         if len(self.layout.terms) > 1 and step % self.pause == 0:
-            numbers = {f"loss {name}": value for name, value in self.objective.terms(theta).items()}
+            # A stage may have put another objective in its place.
+            terms = self.objective.latest.terms(theta)
+            numbers = {f"loss {name}": value for name, value in terms.items()}
         if self.weighting is not None:
             numbers |= self.weighting.describe(self._weights)
         if self.refine is not None or self.resample is not None:

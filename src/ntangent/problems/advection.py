@@ -21,9 +21,9 @@ class Advection(Standard):
         speed: c; 30 to 50 make plain PINNs fail (Krishnapriyan et al., NeurIPS 2021).
     """
 
-    points: int = 2000
-    iterations: int = 150
-    features: int = 800
+    points: int = 600
+    iterations: int = 0
+    features: int = 600
     speed: float = 50.0
 
     published = (Published(6.88e-4, "speed 50", "jaxpi, arXiv 2308.08468"),)
@@ -40,3 +40,7 @@ class Advection(Standard):
             conditions=[Initial(lambda x: torch.sin(x), hard=True), Periodic("x", hard=True)],
             reference=lambda x, t: torch.sin(x - self.speed * t),
         )
+
+    def slope(self) -> tuple[float, ...]:
+        """Return the largest slope of a feature."""
+        return (4.0, self.speed / 2 + 8.0)

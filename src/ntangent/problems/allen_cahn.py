@@ -64,7 +64,7 @@ class AllenCahn(Standard):
     exactly. The reference, Fourier modes and ETDRK4, is exact to 1e-9 from t = 0.01 on.
     """
 
-    width: int = 30
+    width: int = 20
     depth: int = 3
     points: int = 4000
     iterations: int = 500

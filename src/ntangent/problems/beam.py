@@ -17,8 +17,8 @@ class Beam(Standard):
     """
 
     points: int = 60
-    iterations: int = 60
-    features: int = 100
+    iterations: int = 0
+    features: int = 60
 
     published = (Published(5.8e-4, "example of PaddleScience", "PaddleScience documentation"),)
 

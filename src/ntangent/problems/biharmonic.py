@@ -19,8 +19,8 @@ class Biharmonic1D(Standard):
     """u'''' = -8π⁴ cos 2πx on (0, 1), clamped: u = u' = 0 at both ends; u = sin² πx."""
 
     points: int = 80
-    iterations: int = 50
-    features: int = 120
+    iterations: int = 0
+    features: int = 80
 
     def problem(self) -> Problem:
         """Return the problem."""
@@ -48,8 +48,8 @@ class Biharmonic2D(Standard):
     """Δ²u = f on the unit square, clamped: u = ∂u/∂n = 0 on the boundary; u = sin² πx sin² πy."""
 
     points: int = 800
-    iterations: int = 60
-    features: int = 1000
+    iterations: int = 0
+    features: int = 600
 
     def problem(self) -> Problem:
         """Return the problem."""
@@ -60,3 +60,7 @@ class Biharmonic2D(Standard):
             conditions=[condition(hard=True, **face) for condition in (Dirichlet, Neumann) for face in faces],
             reference=lambda x, y: torch.sin(PI * x) ** 2 * torch.sin(PI * y) ** 2,
         )
+
+    def slope(self) -> float:
+        """Return the largest slope of a feature."""
+        return 10.0

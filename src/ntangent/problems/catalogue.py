@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,10 @@ from ntangent._base.protocols import Stage
 from ntangent._base.registry import Registry
 from ntangent.jet import MLP
 from ntangent.nn import PeriodicEmbedding
-from ntangent.pinn import Periodic, Problem, Sampler, Solution, Uniform, solve
+from ntangent.pinn import Periodic, Problem, Sampler, Sobol, Solution, solve
 from ntangent.problems.reference import PeriodicSolution
+
+_log = logging.getLogger("ntangent.problems")
 
 
 class Recipe(Protocol):
@@ -53,6 +56,18 @@ class Recipe(Protocol):
         ...
 
 
+@runtime_checkable
+class Restarting(Recipe, Protocol):
+    """A recipe that can tell a wrong result from a right one, and knows another start."""
+
+    def objection(self, solution: Solution) -> str | None:
+        """Return why the result is not what was asked for, or None if it is."""
+        ...
+
+    def again(self) -> Recipe | None:
+        """Return the recipe of the next attempt, or None if there is none."""
+        ...
+
 @dataclass(frozen=True)
 class Published:
     """The best error that the literature reports.
@@ -79,7 +94,8 @@ class Standard:
         width: neurons in each hidden layer.
         depth: hidden layers.
         points: collocation points.
-        iterations: budget of the Levenberg-Marquardt stage.
+        iterations: budget of the Levenberg-Marquardt stage; with 0 the network is zero, and the polish
+            alone finds the field, which is best for smooth solutions of linear problems.
         features: random features of the polish that follows; 0 for none.
     """
 
@@ -93,8 +109,12 @@ class Standard:
     harmonics: ClassVar[int] = 1
     """Harmonics of the embedding of a periodic coordinate."""
 
+
     published: ClassVar[tuple[Published, ...]] = ()
     """The errors to compare with."""
+
+    newton: ClassVar[int] = 3
+    """Budget of the polish: of a linear problem the first step finds the minimum, the others round less."""
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "points"):
@@ -125,11 +145,24 @@ class Standard:
         network = MLP(
             inputs, outputs, width=self.width, depth=self.depth, dtype=torch.float64, generator=self.seed
         )
+        if not self.iterations:
+            # Nothing trains it: left out, it leaves the polish less to undo.
+            last = network[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
         return nn.Sequential(*first, *network) if first else network
 
     def sampler(self) -> Sampler:
         """Return the sampler of the collocation points."""
-        return Uniform(self.points, seed=self.seed)
+        return Sobol(self.points, seed=self.seed)
+
+    def slope(self) -> float | tuple[float, ...]:
+        """Return the largest slope of a feature of the polish.
+
+        It is a little above the highest wave number of the solution, in a box of width 2.
+        """
+        return 6.0
 
     def stages(self) -> list[Stage]:
         """Return the stages of training."""
@@ -137,7 +170,14 @@ class Standard:
         if self.iterations:
             stages.append(optim.LevenbergMarquardt(self.iterations))
         if self.features:
-            stages.append(optim.Polish(features=self.features, seed=self.seed))
+            # Four rows for each feature, so that the residual is small between the points too.
+            density = max(1, round(4 * self.features / self.points))
+            stages.append(
+                optim.Polish(
+                    self.newton, features=self.features, slope=self.slope(), density=density,
+                    seed=self.seed, activation="sin",
+                )  # fmt: skip
+            )
         return stages
 
     def headline(self, result: dict[str, Any]) -> dict[str, Any]:
@@ -170,11 +210,28 @@ def catalogued(name: str) -> Callable[[type[Any]], type[Any]]:
 def run(name: str, recipe: Recipe, **options: Any) -> Solution:
     """Solve a problem of the catalogue with its own network, points and stages.
 
+    A recipe that objects to its result is followed by its next attempt, in the same run folder,
+    which holds the last attempt only. When none is left, the last result is returned and the
+    objection logged; ``Recipe.objection`` says it again.
+
     Args:
         name: its name in the catalogue.
         recipe: the problem with its options.
         options: passed on to :func:`ntangent.pinn.solve` (``run_dir``, ``resume``, ...).
     """
+    while True:
+        solution = _run_once(name, recipe, **options)
+        reason = recipe.objection(solution) if isinstance(recipe, Restarting) else None
+        if reason is None:
+            return solution
+        following = recipe.again() if isinstance(recipe, Restarting) else None
+        _log.warning("%s: %s; %s", name, reason, "starting again" if following else "no attempt is left")
+        if following is None:
+            return solution
+        recipe, options = following, {**options, "resume": False, "overwrite": True}
+
+
+def _run_once(name: str, recipe: Recipe, **options: Any) -> Solution:
     return solve(
         recipe.problem(),
         recipe.network(),

@@ -25,12 +25,12 @@ class Cavity(Standard):
         reynolds: Reynolds number, up to about 400.
     """
 
-    width: int = 30
-    depth: int = 3
-    points: int = 2000
-    iterations: int = 300
+    points: int = 1000
+    iterations: int = 0
+    features: int = 1000
     reynolds: float = 100.0
 
+    newton = 12
     published = (
         Published(1.58e-1, "constant lid, Re = 3200", "jaxpi, arXiv 2308.08468"),
         Published(5.57e-2, "constant lid, Re = 1000, 300,000 Adam iterations, RBA", "arXiv 2403.18494"),
@@ -62,3 +62,7 @@ class Cavity(Standard):
             ],
             reference=exact,
         )  # fmt: skip
+
+    def slope(self) -> float:
+        """Return the largest slope of a feature."""
+        return 20.0

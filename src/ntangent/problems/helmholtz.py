@@ -24,9 +24,9 @@ class Helmholtz(Standard):
         a2: half waves of length 1 in y; (1, 4) and (6, 6) are the cases of the literature.
     """
 
-    points: int = 1500
-    iterations: int = 100
-    features: int = 1500
+    points: int = 1000
+    iterations: int = 0
+    features: int = 1000
     a1: int = 1
     a2: int = 4
 
@@ -53,3 +53,7 @@ class Helmholtz(Standard):
             conditions=[Dirichlet(x=(-1.0, 1.0), hard=True), Dirichlet(y=(-1.0, 1.0), hard=True)],
             reference=exact,
         )
+
+    def slope(self) -> tuple[float, ...]:
+        """Return the largest slope of a feature."""
+        return (4.0 * self.a1 + 4.0, 4.0 * self.a2 + 4.0)

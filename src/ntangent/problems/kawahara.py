@@ -36,9 +36,11 @@ class Kawahara(Standard):
     Five boundary values are taken from the wave: u and u_x at both ends, u_xx at the right one.
     """
 
-    points: int = 1500
-    iterations: int = 150
-    features: int = 600
+    points: int = 1000
+    iterations: int = 0
+    features: int = 1200
+
+    newton = 8
 
     def problem(self) -> Problem:
         """Return the problem."""
@@ -55,3 +57,7 @@ class Kawahara(Standard):
             ],
             reference=soliton,
         )
+
+    def slope(self) -> tuple[float, ...]:
+        """Return the largest slope of a feature."""
+        return (60.0, 10.0)

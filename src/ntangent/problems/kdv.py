@@ -40,7 +40,7 @@ class KortewegDeVries(Standard):
         end: last time.
     """
 
-    width: int = 30
+    width: int = 20
     depth: int = 3
     points: int = 4000
     iterations: int = 500

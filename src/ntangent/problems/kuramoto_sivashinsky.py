@@ -41,7 +41,7 @@ class KuramotoSivashinsky(Standard):
         end: last time; the solution is chaotic beyond about 0.4.
     """
 
-    width: int = 30
+    width: int = 20
     depth: int = 3
     points: int = 4000
     iterations: int = 500

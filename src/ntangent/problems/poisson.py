@@ -19,8 +19,8 @@ class Poisson1D(Standard):
     """-u'' = π² sin πx on (0, 1) with u = 0 at both ends; u = sin πx."""
 
     points: int = 60
-    iterations: int = 50
-    features: int = 100
+    iterations: int = 0
+    features: int = 60
 
     def problem(self) -> Problem:
         """Return the problem."""
@@ -46,8 +46,8 @@ class Poisson2D(Standard):
     """-Δu = 2π² sin πx sin πy on the unit square with u = 0 on its boundary; u = sin πx sin πy."""
 
     points: int = 400
-    iterations: int = 60
-    features: int = 500
+    iterations: int = 0
+    features: int = 400
 
     def problem(self) -> Problem:
         """Return the problem."""
