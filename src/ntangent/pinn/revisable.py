@@ -52,6 +52,10 @@ class Revisable:
 
     # --- rows that are known -------------------------------------------------------------------------
 
+    def factor(self, name: str) -> Tensor | None:
+        """Return the factor of a block's squared residuals; None where it is 1."""
+        return self._factors.get(name)
+
     def _keep_rows(self, theta: Tensor, pieces: Sequence[Tensor]) -> None:
         named = zip(self.blocks, pieces, strict=True)
         self._seen = theta, {block.name: rows.detach() for block, rows in named}
@@ -139,6 +143,10 @@ class Revisable:
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
             self._shuffled = key, torch.randperm(count, generator=generator)
         chosen = self._shuffled[1][place * size : (place + 1) * size].to(self.points.device)
+        return self.part(chosen)
+
+    def part(self, chosen: Tensor) -> Self:
+        """Return the objective on some of the collocation points, by index; conditions stay whole."""
         part = self._at(self.points[chosen], self.blocks)
         moving = self.movable()
         part._factors = {

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+# Numbers of a monitor have this before their names in ``Record.info``.
+MONITOR = "monitor/"
+
 
 class Record(NamedTuple):
     """One iteration.
