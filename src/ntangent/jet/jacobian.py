@@ -169,12 +169,12 @@ def grouped_gradients(
             on point i only.
         parameters: tensors to differentiate in, all of them weights or biases of linear layers.
         groups: indices of the points of each group.
-        scalars: further leaves of shape (N, 1), one value per point, as for :func:`per_point_jacobian`;
-            one column each, after those of the parameters.
+        scalars: further leaves of shape (N, 1), as for :func:`per_point_jacobian`; one column each,
+            after those of the parameters.
 
     Returns:
-        Shape (G, P + len(scalars)): d/dθ of the sum of r_ci² over c and over the points i of the group; None where
-        the structure does not hold, as for :func:`per_point_jacobian`.
+        Shape (G, P + len(scalars)): d/dθ of the sum of r_ci² over c and over the points i of the group;
+        None where the structure does not hold, as for :func:`per_point_jacobian`.
 
     Cost:
         One forward and one backward pass for all groups together; no Jacobian is stored beyond that

@@ -153,7 +153,9 @@ class Watch:
     def __init__(self, objective: PinnObjective, monitor: Monitor | None) -> None:
         if monitor is not None and not isinstance(monitor, Monitor):
             raise DtypeError(
-                f"monitor is {monitor!r}", "it is a Monitor or None", 'monitor=diagnose.Monitor(measures=["snr"])'
+                f"monitor is {monitor!r}",
+                "it is a Monitor or None",
+                'monitor=diagnose.Monitor(measures=["snr"])',
             )
         self.objective, self.monitor = objective, monitor
 
@@ -182,12 +184,15 @@ class Watch:
         read = {name.partition(".")[0] for reading in monitor.readings for name in reading.values}
         for measure in monitor.measures:
             if monitor.readings and measure.name not in read:
-                text = f"the measure {measure.name!r} read nothing: no stage had its {' and '.join(measure.needs)}"
+                needs = " and ".join(measure.needs)
+                text = f"the measure {measure.name!r} read nothing: no stage had its {needs}"
                 warnings.warn(text, NoEffectWarning, stacklevel=3)
         share = monitor.seconds / outcome.seconds if outcome.seconds else 0.0
         return {"monitor": {"readings": len(monitor.readings), "seconds": monitor.seconds, "share": share}}
 
 
 def _reading(record: Record) -> Reading:
-    found = {k.removeprefix(MONITOR): v for k, v in record.info.items() if k.startswith(MONITOR) and k != COST}
+    found = {
+        k.removeprefix(MONITOR): v for k, v in record.info.items() if k.startswith(MONITOR) and k != COST
+    }
     return Reading(record.step, dict(found), record.info[COST])

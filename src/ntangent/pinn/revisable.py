@@ -81,12 +81,16 @@ class Revisable:
         terms = [Term(block.name, block.points, block.weights, block.count) for block in self.blocks]
         return Layout(tuple(terms), {name: self.problem.interval(name) for name in self.problem.domain.names})
 
+    def term(self, name: str) -> Self:
+        """Return the objective of one block alone, with its weights."""
+        alone = copy.copy(self)
+        alone.blocks, alone._seen = [block for block in self.blocks if block.name == name], None
+        alone._arrange()
+        return alone
+
     def term_gradient(self, theta: Tensor, name: str, factor: Tensor) -> Tensor:
         """Return the gradient of a block's mean(factor · r²), rows added by relative weight, shape (P,)."""
-        place = [block.name for block in self.blocks].index(name)
-        alone = copy.copy(self)
-        alone.blocks, alone._seen = [self.blocks[place]], None
-        alone._arrange()
+        alone = self.term(name)
         raw = alone.load(theta).detach().clone().requires_grad_()
         with torch.enable_grad():
             (rows,) = alone._pieces(raw.unbind(0) if len(raw) else (), weighted=False)

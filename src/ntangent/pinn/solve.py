@@ -14,6 +14,7 @@ from ntangent._base.describe import describe
 from ntangent._base.errors import ArgumentError, DtypeError, ProblemError, ShapeError
 from ntangent._base.protocols import Stage
 from ntangent.diagnose import Monitor
+from ntangent.pinn.final import final_facts
 from ntangent.pinn.held_out import HeldOut, other_sampler
 from ntangent.pinn.monitoring import Watch
 from ntangent.pinn.objective import PinnObjective, check_weights
@@ -131,7 +132,8 @@ def solve(
         callbacks=[*callbacks, Progress(stages, quiet=not progress)],
         checkpoint_every=checkpoint_every, describe=objective.unknowns,
         measure=lambda step, state: {
-            **held_out.measure(step, state.theta), **revision.measure(step, state.theta), **watch.measure(step, state),
+            **held_out.measure(step, state.theta), **revision.measure(step, state.theta),
+            **watch.measure(step, state),
         },
         extra=revision.state_dict, restore=revision.load_state_dict, revise=revision,
     )  # fmt: skip
@@ -153,6 +155,7 @@ def finish(
     if watch is not None:
         solution.notes |= watch.finish(outcome)
     if folder is not None:
+        folder.write_final(final_facts(objective, outcome.theta))
         arrays = solution.evaluate()
         folder.write_evaluation(arrays)
         folder.write_result(solution.summary(arrays))

@@ -252,6 +252,8 @@ class _Training:
             done = state.iteration
             state = self._accept(stage.step(self.objective, state))
             if state.iteration <= done:
+                if state.stop is not None:
+                    break  # it gave up without a step; the iteration is on record already
                 raise ArgumentError(
                     f"{self.names[self.index]}.step returned iteration {state.iteration} after {done}",
                     "a stage that does not count would never end",
