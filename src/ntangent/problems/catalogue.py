@@ -68,6 +68,7 @@ class Restarting(Recipe, Protocol):
         """Return the recipe of the next attempt, or None if there is none."""
         ...
 
+
 @dataclass(frozen=True)
 class Published:
     """The best error that the literature reports.
@@ -108,7 +109,6 @@ class Standard:
 
     harmonics: ClassVar[int] = 1
     """Harmonics of the embedding of a periodic coordinate."""
-
 
     published: ClassVar[tuple[Published, ...]] = ()
     """The errors to compare with."""
@@ -174,8 +174,12 @@ class Standard:
             density = max(1, round(4 * self.features / self.points))
             stages.append(
                 optim.Polish(
-                    self.newton, features=self.features, slope=self.slope(), density=density,
-                    seed=self.seed, activation="sin",
+                    self.newton,
+                    features=self.features,
+                    slope=self.slope(),
+                    density=density,
+                    seed=self.seed,
+                    activation="sin",
                 )  # fmt: skip
             )
         return stages
