@@ -14,6 +14,8 @@ from ntangent import optim
 from ntangent._base.errors import ArgumentError, DtypeError, NoEffectWarning, ShapeError, UnknownNameError
 from ntangent.pinn import (
     NTK,
+    R3,
+    RAD,
     RBA,
     Box,
     Causal,
@@ -155,13 +157,12 @@ class Shift:
     def start(self, domain, points):
         return {"moves": 0}
 
-    def update(self, state, points, magnitude, generator):
+    def update(self, domain, state, points, magnitude, generator):
         assert magnitude(points).shape == (len(points),)
-        state["moves"] += 1
         new = points.clone()
         half = len(points) // 2
         new[:half] = 2 * torch.rand(half, 1, generator=generator, dtype=F64)
-        return new
+        return new, {"moves": state["moves"] + 1}
 
 
 STAGES = {
@@ -175,6 +176,8 @@ MOVING = {
     "rba": {"weighting": RBA(eta=0.1, gamma=0.9, every=3)},
     "self-adaptive and points": {"weighting": SelfAdaptive(lr=0.05, every=5), "resample": Shift(12)},
     "balances": {"weighting": GradNorm(every=7) * ReLoBRaLo(rho=0.5, every=3) * NTK(every=9)},
+    "rad": {"weighting": RBA(eta=0.1, gamma=0.9, every=2), "resample": RAD(every=8)},
+    "r3": {"resample": R3(every=9)},
     "causal and refinement": {
         "weighting": Causal(chunks=4, every=4) * SoftAdapt(),
         "refine": Refine(threshold=1.0001, every=5, patience=1, growth=1.5, limit=3.0),

@@ -73,5 +73,15 @@ class ConvergenceError(NtangentError, ArithmeticError):
     """A numerical method could not continue."""
 
 
+class SolverError(ConvergenceError):
+    """The integration of a differential equation could not go on.
+
+    Attributes:
+        solution: what had been computed until then, or None.
+    """
+
+    solution: object | None = None
+
+
 class NoEffectWarning(UserWarning):
     """An option does nothing in this combination."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -102,6 +103,95 @@ class Batched(Protocol):
         Args:
             size: points of each set of collocation points; a set with no more is taken whole.
             index: counts the batches from 0; an epoch goes through a set once, in random order.
+        """
+        ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A stage that changes what is trained, such as one that adds a second network.
+
+    The loop calls ``prepare`` when the stage begins, and again, with the same θ, when a later run
+    resumes; so it must be a deterministic function of its arguments.
+    """
+
+    def prepare(self, objective: Objective, theta: Tensor) -> tuple[Objective, Tensor]:
+        """Return the objective of this and of the later stages, and where they start.
+
+        Args:
+            objective: what was minimised so far.
+            theta: its parameters at the end of the stage before, shape (P,).
+
+        Returns:
+            The new objective and its θ, of any length, with the loss of the old one on shared rows.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Linearisation:
+    """A residual with products of its Jacobian J at one θ, without J itself.
+
+    Args:
+        residual: r, shape (M,).
+        jvp: v of shape (P,) -> J v, shape (M,).
+        vjp: w of shape (M,) -> J' w, shape (P,).
+    """
+
+    residual: Tensor
+    jvp: Callable[[Tensor], Tensor]
+    vjp: Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class MatrixFree(Protocol):
+    """An objective that can multiply by its Jacobian without forming it."""
+
+    def linearise(self, theta: Tensor) -> Linearisation:
+        """Return the residual at θ and products of its Jacobian there."""
+        ...
+
+
+@runtime_checkable
+class Shaped(Protocol):
+    """An objective that knows which tensors θ is made of."""
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """The shape of each tensor, in the order in which θ holds them flattened."""
+        ...
+
+
+@runtime_checkable
+class Correctable(Protocol):
+    """An objective whose field can be corrected by a second function while the first stays frozen."""
+
+    def with_features(
+        self, theta: Tensor, *, count: int, slope: float, density: int, seed: int
+    ) -> tuple[Objective, Tensor]:
+        """Return the objective over the output weights of random features and the unknowns.
+
+        Args:
+            theta: parameters that are frozen, shape (P,).
+            count: how many features.
+            slope: largest slope of a feature, where the domain has width 2 in each coordinate.
+            density: how many times more points the equations are asked to hold at.
+            seed: seed of the features.
+        """
+        ...
+
+    def with_network(
+        self, theta: Tensor, *, width: int, depth: int, frequency: float | None, density: int, seed: int
+    ) -> tuple[Objective, Tensor]:
+        """Return the objective over a second network and the unknowns.
+
+        Args:
+            theta: parameters that are frozen, shape (P,).
+            width: neurons of a hidden layer of the second network.
+            depth: its hidden layers.
+            frequency: half-waves it starts with across the domain; counted in the residual when None.
+            density: how many times more points the equations are asked to hold at.
+            seed: seed of the second network.
         """
         ...
 

@@ -104,7 +104,8 @@ def native_status() -> str:
 def _extra(name: str) -> str:
     absent = missing(name)
     if absent:
-        return f"missing {', '.join(absent)}: pip install 'ntangent[{name}]'"
+        # The command first: a narrow terminal wraps the rest.
+        return f"pip install 'ntangent[{name}]' (missing: {', '.join(absent)})"
     return ", ".join(f"{package} {installed_version(package)}" for package in EXTRAS[name])
 
 

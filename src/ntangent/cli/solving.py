@@ -25,6 +25,7 @@ from ntangent.cli.recipes import Entry, find
 from ntangent.diagnose import Monitor, measures
 from ntangent.pinn import Solution
 from ntangent.problems import CATALOGUE
+from ntangent.problems.catalogue import Restarting
 from ntangent.report import write_report
 from ntangent.run import RunFolder
 from ntangent.run.files import jsonable
@@ -241,6 +242,8 @@ def numbers(recipe: Any, solution: Solution, run_dir: Path, report: Path | None)
         "iterations": history[-1].step if history else 0,
         "reasons": list(solution.outcome.reasons),
     }
+    if isinstance(recipe, Restarting):
+        document["objection"] = recipe.objection(solution)
     plain: dict[str, Any] = jsonable(document, "headline")
     return plain
 

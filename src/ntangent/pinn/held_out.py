@@ -41,22 +41,29 @@ class HeldOut:
     """
 
     def __init__(self, objective: PinnObjective, points: Tensor, every: int = EVERY) -> None:
-        self.objective, self.every = objective, every
+        self.points, self.every = points, every
+        self.last: dict[str, float] = {}
+        self.warning: str | None = None
+        self._measure(objective)
+
+    def _measure(self, objective: PinnObjective) -> None:
+        self.objective = objective
         self._blocks = [
-            dataclasses.replace(block, points=points)
+            dataclasses.replace(block, points=self.points)
             for block in objective.blocks
             if block.free and block.points is objective.points
         ]
         self._passes = plan(objective.problem, self._blocks, objective.chunk)
         self._trained: tuple[int, list[Block], list[Pass]] | None = None
-        self.last: dict[str, float] = {}
-        self.warning: str | None = None
 
     def __bool__(self) -> bool:
         return bool(self._blocks)
 
     def measure(self, step: int, theta: Tensor, last: bool = False) -> Mapping[str, float]:
         """Return the numbers for the metrics; nothing between two measurements."""
+        if self.objective.latest is not self.objective:
+            # A stage has put another objective, with a corrected network, in its place.
+            self._measure(self.objective.latest)
         if not self._blocks or not (last or step % self.every == 0):
             return {}
         objective = self.objective

@@ -167,7 +167,7 @@ class Watch:
         memory = state.memory if "first" in state.memory and "second" in state.memory else None
         if memory is not None:
             memory = {**memory, "iteration": state.iteration}
-        taken = snapshot(self.objective, step, state.theta, memory)
+        taken = snapshot(self.objective.latest, step, state.theta, memory)
         reading = self.monitor.read(taken, time.perf_counter() - start, partial=True)
         numbers = {f"{MONITOR}{name}": value for name, value in reading.numbers.items()}
         return {**numbers, COST: reading.seconds}

@@ -14,14 +14,16 @@ from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError, ProblemError, ShapeError, UnknownNameError
 from ntangent._base.registry import nearest_names
 from ntangent.jet.jacobian import batched_jacobian, per_point_jacobian
+from ntangent.pinn.correction import Corrections
 from ntangent.pinn.equation import Block, residual_block
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.passes import Part, Pass, plan
 from ntangent.pinn.problem import Problem
+from ntangent.pinn.products import Products
 from ntangent.pinn.revisable import Revisable
 
 
-class PinnObjective(Revisable):
+class PinnObjective(Corrections, Products, Revisable):
     """loss(θ) = sum over blocks and rows of weight · mean(factor · residual²).
 
     θ is the network's trainable parameters in their own order, then one raw number per unknown.
@@ -46,8 +48,9 @@ class PinnObjective(Revisable):
         chunk: int | None = None,
     ) -> None:
         self.problem, self.net = problem, net
+        self.settings = (sobolev, equation_weights, chunk)
         self.chunk = None if chunk is None else int(check_positive(chunk, "chunk", integer=True))
-        self.parameters = [p for p in net.parameters() if p.requires_grad]
+        self.parameters: list[Tensor] = [p for p in net.parameters() if p.requires_grad]
         self._sizes = [p.numel() for p in self.parameters]
         self._own = sum(self._sizes)
         self.dtype, self.device = points.dtype, points.device
@@ -201,13 +204,15 @@ class PinnObjective(Revisable):
         split = self._split()
         with torch.no_grad():
             # A copy: parameters that were views of θ would change every state that holds it.
-            for p, values in zip(self.parameters, theta[:split].split(self._sizes), strict=True):
-                p.copy_(values.view_as(p))
+            if self.parameters:
+                pieces = theta[:split].split(self._sizes)
+                shaped = [values.view_as(p) for p, values in zip(self.parameters, pieces, strict=True)]
+                torch._foreach_copy_(self.parameters, shaped)
         return theta[split:]
 
     def unknowns(self, theta: Tensor) -> dict[str, float]:
-        """Return the values of the unknowns at θ."""
-        raw = theta[self._split() :]
+        """Return the values of the unknowns at θ, which ends with them whatever the network is."""
+        raw = theta[len(theta) - len(self.problem.unknowns) :]
         return {n: float(u.value(raw[i])) for i, (n, u) in enumerate(self.problem.unknowns.items())}
 
     # --- residuals -----------------------------------------------------------------------------------
@@ -304,12 +309,6 @@ class PinnObjective(Revisable):
         assert result is not None
         return result
 
-    def structured(self, theta: Tensor) -> bool:
-        """Return whether the network is a chain of linear layers over independent points; found once."""
-        if self._structured is None:
-            self._structured = self._structure_holds(theta)
-        return self._structured
-
     def _per_point(self, theta: Tensor) -> tuple[Tensor, Tensor] | None:
         raw = self.load(theta)
         found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.blocks]
@@ -328,6 +327,12 @@ class PinnObjective(Revisable):
             values.append(r.reshape(-1))
             jacobians.append(jacobian.reshape(-1, jacobian.shape[-1]))
         return torch.cat(values), torch.cat(jacobians)
+
+    def _places(self, one: Pass, rows: Tensor) -> list[tuple[int, Tensor]]:
+        """Return where the residuals of each block stand among the flattened rows of a pass, (C, n)."""
+        order = torch.arange(rows.numel(), dtype=torch.float64, device=rows.device).view(rows.shape)
+        unfolded = _unfolded(one, order, order.new_zeros((*order.shape, 1)))
+        return [(index, places.long()) for index, places, _ in unfolded]
 
     def matrix(self, one: Pass, leaves: Sequence[Tensor]) -> Callable[[], Tensor]:
         """Return a function that evaluates a pass as rows with one entry for each point.

@@ -59,6 +59,7 @@ class Pass:
 
     def __init__(self, problem: Problem, segments: Sequence[Sequence[Entry]]) -> None:
         tables = [entries[0][1].points for entries in segments]
+        self._sizes = [len(table) for table in tables]
         self.points = torch.cat(tables) if len(tables) > 1 else tables[0]
         blocks = [block for entries in segments for _, block, _ in entries]
         self.evaluation = Evaluation(problem, self.points, [block.demand for block in blocks])
@@ -85,10 +86,17 @@ class Pass:
             parameters: returns the parameters at some of the points.
         """
         rows = self.evaluation(net)
+        pieces = [rows]
+        if len(self._sizes) > 1:
+            # One operation for all segments: single slices would each have a backward pass.
+            cut = {name: (data.split(self._sizes, 1), over) for name, (data, over) in rows.items()}
+            pieces = [
+                {name: (parts[i], over) for name, (parts, over) in cut.items()}
+                for i in range(len(self._sizes))
+            ]
         for part in self.parts:
-            block, own = part.block, {n: rows[n] for n in part.block.demand.fields if n in rows}
-            if part.points is not None:
-                own = {name: (data[:, part.points], over) for name, (data, over) in own.items()}
+            block, here = part.block, pieces[part.segment]
+            own = {name: here[name] for name in block.demand.fields if name in here}
             fields = handed(own, part.within, block.demand)
             values = block.rows(fields, parameters(part.points), part.coordinates)
             if values.shape != (len(block.weights), block.count):

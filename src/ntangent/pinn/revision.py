@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,26 +14,8 @@ from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError, DtypeError, NoEffectWarning
 from ntangent._base.protocols import Objective, Refreshing, Stage
 from ntangent.pinn.held_out import PARTED
-from ntangent.pinn.sampling import Chebyshev, Grid, Uniform
+from ntangent.pinn.sampling import Chebyshev, Grid, Resampler, Uniform
 from ntangent.pinn.weighting.base import Layout, Memory, View, Weighting
-
-
-@runtime_checkable
-class Resampler(Protocol):
-    """Moves collocation points: a frozen configuration, its state a dict for the checkpoint."""
-
-    @property
-    def every(self) -> int:
-        """Iterations between two moves."""
-        ...
-
-    def start(self, domain: Any, points: Tensor) -> Memory:
-        """Return the state before the first move."""
-        ...
-
-    def update(self, state: Memory, points: Tensor, magnitude: Any, generator: torch.Generator) -> Any:
-        """Return the new points, shape (M, d); ``magnitude`` maps points to |residual|, shape (M,)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -127,9 +109,14 @@ class Revision:
         self.pause = settle if batch is not None else 1
         if step > 0:
             if self.resample is not None and step % self.resample.every == 0:
-                points = self.objective.points
-                magnitude = self._magnitude(theta)
-                self._adopt(self.resample.update(self._moves, points, magnitude, self.generator))
+                points, self._moves = self.resample.update(
+                    self.objective.problem.domain,
+                    self._moves,
+                    self.objective.points,
+                    self._magnitude(theta),
+                    self.generator,
+                )
+                self._adopt(points)
             if self.refine is not None and step % max(self.refine.every, settle) == 0:
                 self._compare(self.refine, theta)
         if self.weighting is not None and self.weighting.due(step, settle):
@@ -195,7 +182,9 @@ class Revision:
         """Return numbers worth watching: terms of the loss, weights, the held-out residual."""
         numbers: dict[str, float] = {}
         if len(self.layout.terms) > 1 and step % self.pause == 0:
-            numbers = {f"loss {name}": value for name, value in self.objective.terms(theta).items()}
+            # A stage may have put another objective in its place.
+            terms = self.objective.latest.terms(theta)
+            numbers = {f"loss {name}": value for name, value in terms.items()}
         if self.weighting is not None:
             numbers |= self.weighting.describe(self._weights)
         if self.refine is not None or self.resample is not None:

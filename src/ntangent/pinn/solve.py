@@ -20,8 +20,8 @@ from ntangent.pinn.monitoring import Watch
 from ntangent.pinn.objective import PinnObjective, check_weights
 from ntangent.pinn.problem import Problem
 from ntangent.pinn.reference import exact, exact_fields, gives_derivatives
-from ntangent.pinn.revision import Refine, Resampler, Revision, check_revision, warn_without_effect
-from ntangent.pinn.sampling import Chebyshev, Sampler
+from ntangent.pinn.revision import Refine, Revision, check_revision, warn_without_effect
+from ntangent.pinn.sampling import Chebyshev, Resampler, Sampler, denser
 from ntangent.pinn.solution import Solution
 from ntangent.pinn.weighting import Weighting
 from ntangent.run import Callback, Outcome, Progress, RunFolder, run_config, train
@@ -80,7 +80,8 @@ def solve(
         seed: of mini-batches, weighting and resampling; the randomness of network and sampler is theirs.
 
     Returns:
-        The solution; its network is ``net``, trained in place.
+        The solution; its network is ``net``, trained in place, or, after a stage that corrects the
+        field, a module that holds a copy of ``net``.
 
     Raises:
         ProblemError, ArgumentError, DtypeError: if the arguments do not fit together.
@@ -98,6 +99,9 @@ def solve(
     problem.check_network(net, dtype, device)
     rule = check_revision(weighting, resample, refine)
     objective = PinnObjective(problem, net, points, weights, equation_weights, chunk)
+    objective.denser = lambda times: _collocation(
+        denser(sampler, times, problem.domain.dimension), problem.domain, dtype, device
+    )
     if problem.reference is not None:
         # Now, not after the training: a reference of the wrong shape would lose the result.
         if gives_derivatives(problem):
@@ -138,7 +142,8 @@ def solve(
         extra=revision.state_dict, restore=revision.load_state_dict, revise=revision,
     )  # fmt: skip
     held_out.measure(0, outcome.theta, last=True)
-    return finish(objective, outcome, folder, held_out, watch)
+    # A stage may have put another objective in its place, with a network that holds ``net``.
+    return finish(objective.latest, outcome, folder, held_out, watch)
 
 
 def finish(

@@ -10,19 +10,21 @@ singularity in the derivative of order 2k+1 at the origin (arXiv 2412.09752; Egg
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ntangent import optim
-from ntangent._base.check import check_order, check_positive
+from ntangent._base.check import check_choice, check_order, check_positive
 from ntangent._base.errors import ArgumentError
 from ntangent._base.protocols import Stage
 from ntangent.jet import MLP
-from ntangent.pinn import Box, Chebyshev, Dirichlet, Problem, TaylorResidual, Unknown, odd
+from ntangent.pinn import Box, Chebyshev, Dirichlet, Problem, Solution, TaylorResidual, Unknown, odd
 from ntangent.problems.catalogue import CATALOGUE
 
 
@@ -61,6 +63,18 @@ def exact_profile(x: Tensor, order: int, k: int) -> Tensor:
     return torch.from_numpy(-coefficients * factorials).to(x)
 
 
+# Starts of λ, as fractions of its bracket, for second and later attempts.
+RESTARTS = (0.5, 0.75, 0.3)
+# Levenberg-Marquardt hands over to the polish at this loss; going further takes longer than the polish.
+ENOUGH = 1e-12
+# Largest Taylor coefficient of the residual at the origin that a smooth solution may show, with and
+# without the polish: rounding of the derivative of order 2k+2 on the one hand, what a network of that
+# size leaves on the other. At the spurious minima it is above 1e-3.
+SMOOTH, ROUGH = 1e-6, 1e-4
+# A field this small, or this near to -X, is the trivial one: that of any profile is 1 at X = -2.
+TRIVIAL = 1e-3
+
+
 @dataclass(frozen=True)
 class BurgersProfile:
     """The k-th smooth self-similar profile and its λ, found together.
@@ -76,7 +90,14 @@ class BurgersProfile:
         smoothness: weight of each of those coefficients, orders 0..2k+1. Weights between 1e-5 and
             1e-3 work; 1 fails for k >= 3.
         start: where λ starts, as a fraction of its bracket (1/(2k+1), 1/(2k-1)).
-        iterations: budget of the Levenberg-Marquardt stage.
+        lam: where λ starts, as a value in that bracket; instead of ``start``.
+        method: how λ is found: "trainable" with everything else, or "funnel", by a secant search on the
+            sign of the residual's coefficient of order 2k+1 at the origin.
+        iterations: budget of Levenberg-Marquardt; it stops at a loss of 1e-12, where the polish begins.
+        features: random features of the polish; 0 leaves it out.
+        restarts: how often to start again, from another λ and network, when what was found is no
+            smooth profile.
+        attempt: which of these starts to begin with; 0 is the given one.
     """
 
     k: int = 1
@@ -88,24 +109,47 @@ class BurgersProfile:
     radius: float = 0.2
     smoothness: float = 1e-4
     start: float = 0.5
-    iterations: int = 1000
+    lam: float | None = None
+    method: Literal["trainable", "funnel"] = "trainable"
+    iterations: int = 300
+    features: int = 500
+    restarts: int = 5
+    attempt: int = 0
 
     def __post_init__(self) -> None:
         for name in ("k", "width", "depth", "points", "near", "iterations"):
             check_positive(getattr(self, name), name, integer=True)
         for name in ("radius", "smoothness"):
             check_positive(getattr(self, name), name)
+        for name in ("features", "restarts", "attempt", "seed"):
+            check_order(getattr(self, name), name)
+        check_choice(self.method, ("trainable", "funnel"), "method")
         if not 0 < self.start < 1:
             raise ArgumentError(f"start is {self.start}", "it is a fraction of the bracket of λ", "start=0.5")
+        low, high = self.bracket
+        if self.lam is not None and not low < self.lam < high:
+            raise ArgumentError(
+                f"lam is {self.lam}, outside ({low}, {high})",
+                f"the exponent of profile {self.k} lies between its non-smooth neighbours",
+                f"lam={(low + high) / 2:.6g}",
+            )
 
     @property
     def bracket(self) -> tuple[float, float]:
         """The interval to which λ is confined: between the neighbouring non-smooth exponents."""
         return 1 / (2 * self.k + 1), 1 / (2 * self.k - 1)
 
+    @property
+    def first_lambda(self) -> float:
+        """Where λ starts in this attempt."""
+        low, high = self.bracket
+        given = low + self.start * (high - low) if self.lam is None else self.lam
+        if self.attempt == 0:
+            return given
+        return low + RESTARTS[(self.attempt - 1) % len(RESTARTS)] * (high - low)
+
     def problem(self) -> Problem:
         """Return the problem."""
-        low, high = self.bracket
         orders = range(2 * self.k + 2)
         return Problem(
             domain=Box(X=(0.0, 2.0)),
@@ -116,7 +160,7 @@ class BurgersProfile:
                     torch.linspace(0, self.radius, self.near, dtype=torch.float64), orders, self.smoothness
                 ),
             ],
-            unknowns={"lam": Unknown(low + self.start * (high - low), bounds=self.bracket)},
+            unknowns={"lam": Unknown(self.first_lambda, bounds=self.bracket)},
             ansatz=odd,
             reference=lambda x, order: exact_profile(x, order, self.k),
             expected={"lam": 1 / (2 * self.k)},
@@ -125,7 +169,9 @@ class BurgersProfile:
 
     def network(self) -> nn.Module:
         """Return the network, float64."""
-        return MLP(1, 1, width=self.width, depth=self.depth, dtype=torch.float64, generator=self.seed)
+        # Seeds of restarts lie far from those that a user counts through.
+        seed = self.seed + 1_000_003 * self.attempt
+        return MLP(1, 1, width=self.width, depth=self.depth, dtype=torch.float64, generator=seed)
 
     def sampler(self) -> Chebyshev:
         """Return the sampler of the collocation points."""
@@ -133,7 +179,46 @@ class BurgersProfile:
 
     def stages(self) -> list[Stage]:
         """Return the stages of training."""
-        return [optim.LevenbergMarquardt(self.iterations)]
+        polish: list[Stage] = []
+        if self.features:
+            # Slopes of 20 resolve profile 8; the points' box, [0, 2], has width 2.
+            polish.append(optim.Polish(12, features=self.features, slope=20.0, seed=self.seed + 1))
+        if self.method == "funnel":
+            # The last block of residuals is that of the Taylor coefficients, its last row that of order
+            # 2k+1, and the first point of the row the origin.
+            inner = optim.LevenbergMarquardt(max(20, self.iterations // 6), tolerance=ENOUGH)
+            return [optim.Funnel(inner, signal=-self.near, first_step=0.2), *polish]
+        return [optim.LevenbergMarquardt(self.iterations, tolerance=ENOUGH), *polish]
+
+    def objection(self, solution: Solution) -> str | None:
+        """Return why a solution is not the smooth profile, or None if it is.
+
+        A small loss does not tell: near an end of the bracket waits a minimum with a loss of 1e-8 to
+        1e-14 and a wrong λ. There the residual's Taylor coefficients at the origin do not vanish, as
+        they do to rounding where the solution is smooth. The trivial solutions are named.
+        """
+        c = solution.derivatives(0.0, 2 * self.k + 2)[:, 0].double()
+        x = torch.linspace(-2, 2, 101, dtype=c.dtype)
+        u = solution(x).double()
+        if float(u.abs().max()) < TRIVIAL:
+            return "it is the trivial solution U = 0"
+        if float((u + x).abs().max()) < TRIVIAL:
+            return "it is the trivial solution U = -X, which has every λ"
+        order = 2 * self.k + 1
+        worst = float(origin_coefficients(c, solution.unknowns["lam"]).abs().max())
+        allowed = SMOOTH if self.features else ROUGH
+        if worst > allowed:
+            return (
+                f"a Taylor coefficient of the residual at the origin, up to order {order}, is {worst:.1e}, "
+                f"not below {allowed:g}: a spurious minimum with λ = {solution.unknowns['lam']:.6g}"
+            )
+        return None
+
+    def again(self) -> BurgersProfile | None:
+        """Return the next attempt, or None if all are used up."""
+        if self.attempt >= self.restarts:
+            return None
+        return dataclasses.replace(self, attempt=self.attempt + 1)
 
     def headline(self, result: dict[str, Any]) -> dict[str, Any]:
         """Return the numbers that a user of this problem asks for.
@@ -149,6 +234,22 @@ class BurgersProfile:
             "max_residual": result["max_residual"],
             "seconds": result["seconds"],
         }
+
+
+def origin_coefficients(derivatives: Tensor, lam: float) -> Tensor:
+    """Return the Taylor coefficients R_0, ..., R_(n-1) of the residual at the origin.
+
+    Args:
+        derivatives: U, U', ..., of order n, at the origin, shape (n+1,).
+        lam: λ.
+    """
+    n = len(derivatives) - 1
+    factorials = derivatives.new_tensor([math.factorial(j) for j in range(n + 1)])
+    c = derivatives / factorials
+    slope = c[1:] * torch.arange(1, n + 1, dtype=c.dtype)
+    j = torch.arange(n, dtype=c.dtype)
+    product = torch.stack([(c[: i + 1] * slope[: i + 1].flip(0)).sum() for i in range(n)])
+    return ((1 + lam) * j - lam) * c[:-1] + product
 
 
 CATALOGUE.add("burgers-profile", BurgersProfile)

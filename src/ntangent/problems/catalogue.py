@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import logging
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -10,6 +11,8 @@ from ntangent._base.describe import describe
 from ntangent._base.protocols import Stage
 from ntangent._base.registry import Registry
 from ntangent.pinn import Problem, Sampler, Solution, solve
+
+_log = logging.getLogger("ntangent.problems")
 
 
 class Recipe(Protocol):
@@ -45,17 +48,47 @@ class Recipe(Protocol):
         ...
 
 
+@runtime_checkable
+class Restarting(Recipe, Protocol):
+    """A recipe that can tell a wrong result from a right one, and knows another start."""
+
+    def objection(self, solution: Solution) -> str | None:
+        """Return why the result is not what was asked for, or None if it is."""
+        ...
+
+    def again(self) -> Recipe | None:
+        """Return the recipe of the next attempt, or None if there is none."""
+        ...
+
+
 CATALOGUE: Registry[type[Recipe]] = Registry("problem")
 
 
 def run(name: str, recipe: Recipe, **options: Any) -> Solution:
     """Solve a problem of the catalogue with its own network, points and stages.
 
+    A recipe that objects to its result is followed by its next attempt, in the same run folder,
+    which holds the last attempt only. When none is left, the last result is returned and the
+    objection logged; ``Recipe.objection`` says it again.
+
     Args:
         name: its name in the catalogue.
         recipe: the problem with its options.
         options: passed on to :func:`ntangent.pinn.solve` (``run_dir``, ``resume``, ...).
     """
+    while True:
+        solution = _run_once(name, recipe, **options)
+        reason = recipe.objection(solution) if isinstance(recipe, Restarting) else None
+        if reason is None:
+            return solution
+        following = recipe.again() if isinstance(recipe, Restarting) else None
+        _log.warning("%s: %s; %s", name, reason, "starting again" if following else "no attempt is left")
+        if following is None:
+            return solution
+        recipe, options = following, {**options, "resume": False, "overwrite": True}
+
+
+def _run_once(name: str, recipe: Recipe, **options: Any) -> Solution:
     return solve(
         recipe.problem(),
         recipe.network(),

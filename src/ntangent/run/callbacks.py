@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from ntangent._base.protocols import Objective
+
 # Numbers of a monitor have this before their names in ``Record.info``.
 MONITOR = "monitor/"
 
@@ -70,6 +72,7 @@ class Outcome:
         seconds: time used, resumed runs included.
         stopped: why the training ended before its last stage did; None when it did not.
         warnings: what a resume had to do without (damaged checkpoints).
+        objective: what the last stage minimised, to which ``theta`` belongs: a stage may change it.
     """
 
     theta: Tensor
@@ -79,6 +82,7 @@ class Outcome:
     seconds: float
     stopped: str | None = None
     warnings: tuple[str, ...] = ()
+    objective: Objective | None = None
 
 
 @runtime_checkable

@@ -37,6 +37,7 @@ class Checkpoint:
         config_hash: hash of the run's configuration.
         extra: what the caller adds (unknowns, states of generators and samplers, ...).
         callbacks: class name and memory of each callback that has one.
+        entries: θ at the beginning of each stage that has changed the objective so far.
     """
 
     state: State
@@ -50,6 +51,7 @@ class Checkpoint:
     config_hash: str
     extra: dict[str, Any] = field(default_factory=dict)
     callbacks: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    entries: list[Tensor] = field(default_factory=list)
 
     @property
     def step(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError, CheckpointError, ConvergenceError, RunFolderError
-from ntangent._base.protocols import Objective, Refreshing, Stage, State, version
+from ntangent._base.protocols import Objective, Preparing, Refreshing, Stage, State, version
 from ntangent.run.callbacks import Callback, EndRecord, Outcome, Record, StageRecord, Stateful
 from ntangent.run.checkpoint import (
     Checkpoint,
@@ -55,7 +55,8 @@ def train(
 
     Args:
         stages: the optimisers, in order.
-        objective: what is minimised; a deterministic function of θ.
+        objective: what is minimised; a deterministic function of θ. A stage may put another one in
+            its place (``Preparing``); ``Outcome.objective`` is the last.
         theta: starting point, shape (P,).
         folder: where metrics and checkpoints go; None keeps the history in memory only.
         resume: continue from the newest good checkpoint (from the start when there is none yet).
@@ -66,7 +67,7 @@ def train(
         extra: returns what the caller must find again after a resume (states of generators,
             samplers, weights), as tensors and plain values.
         restore: takes what ``extra`` returned, before the first iteration of a resumed run.
-        describe: returns named numbers for the metrics (unknown parameters), given θ.
+        describe: returns named numbers for the metrics (unknown parameters), given θ of whichever stage.
         measure: returns further numbers, given the step and the state of the stage (θ, the optimiser's
             memory); they stand beside those that the stage reports. It is asked at recorded iterations
             and may return none.
@@ -149,6 +150,7 @@ class _Training:
     iterations: list[int] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     history: list[Record] = field(default_factory=list)
+    entries: list[Tensor] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
     writer: MetricsWriter | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)
@@ -214,6 +216,7 @@ class _Training:
         for callback, (name, memory) in zip(self._stateful(), found.callbacks, strict=False):
             if type(callback).__name__ == name:
                 callback.load_state_dict(memory)
+        self._replay(found)
         self.theta, self.loss = found.state.theta, found.state.loss
         self.iterations, self.reasons = list(found.iterations), list(found.reasons)
         self.index = found.stage + 1 if found.finished else found.stage
@@ -223,6 +226,16 @@ class _Training:
 
     def _stateful(self) -> list[Stateful]:
         return [callback for callback in self.callbacks if isinstance(callback, Stateful)]
+
+    def _replay(self, found: Checkpoint) -> None:
+        """Change the objective as the stages that have begun did."""
+        changing = [stage for stage in self.stages[: found.stage + 1] if isinstance(stage, Preparing)]
+        for stage, theta in zip(changing, found.entries, strict=True):
+            self._prepare(stage, theta)
+
+    def _prepare(self, stage: Preparing, theta: Tensor) -> None:
+        self.entries.append(theta)
+        self.objective, self.theta = stage.prepare(self.objective, theta)
 
     def run(self) -> Outcome:
         """Run the stages that are left."""
@@ -241,6 +254,8 @@ class _Training:
         """Run one stage; return the reason if a callback ended the training."""
         state = self.state
         if state is None:
+            if isinstance(stage, Preparing):
+                self._prepare(stage, self.theta)
             if self.revise is not None:
                 # A copy: at θ as a new object nothing is known, as in a resumed run.
                 self.revise(self.objective, stage, self.theta.clone(), self.step)
@@ -377,6 +392,7 @@ class _Training:
             config_hash=self.folder.config_hash,
             extra=dict(self.extra()) if self.extra is not None else {},
             callbacks=[(type(callback).__name__, callback.state_dict()) for callback in self._stateful()],
+            entries=self.entries,
         )
         save_checkpoint(self.folder.checkpoints, checkpoint)
         self.due = time.perf_counter() + self.checkpoint_every
@@ -384,7 +400,14 @@ class _Training:
     def _end(self, stopped: str | None) -> Outcome:
         """Close the files and tell the callbacks."""
         outcome = Outcome(
-            self.theta, self.loss, self.history, tuple(self.reasons), self.seconds, stopped, self.warnings
+            self.theta,
+            self.loss,
+            self.history,
+            tuple(self.reasons),
+            self.seconds,
+            stopped,
+            self.warnings,
+            self.objective,
         )
         if self.writer is not None:
             # After the last checkpoint's size, so that a resume cuts this line off again.

@@ -8,6 +8,7 @@ from ntangent.pinn.sampling.adaptive import Resampler as Resampler
 from ntangent.pinn.sampling.base import RESAMPLERS as RESAMPLERS
 from ntangent.pinn.sampling.base import SAMPLERS as SAMPLERS
 from ntangent.pinn.sampling.base import Sampler as Sampler
+from ntangent.pinn.sampling.base import denser as denser
 from ntangent.pinn.sampling.clustered import Clustered as Clustered
 from ntangent.pinn.sampling.random import Halton as Halton
 from ntangent.pinn.sampling.random import LatinHypercube as LatinHypercube

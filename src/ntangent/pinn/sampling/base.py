@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -39,6 +39,22 @@ def resampler(kind: type[T]) -> type[T]:
     """Add a resampler to the table."""
     RESAMPLERS.add(kind.__name__, kind)
     return kind
+
+
+def denser(sampler: Any, times: int, dimension: int) -> Any:
+    """Return a sampler with about ``times`` as many points, the same one if it does not say how many it has.
+
+    Args:
+        sampler: with a method ``denser`` of its own, or a dataclass with a number ``n`` of points.
+        times: factor.
+        dimension: of the domain.
+    """
+    if hasattr(sampler, "denser"):
+        return sampler.denser(times, dimension)
+    if is_dataclass(sampler) and "n" in (f.name for f in fields(sampler)):
+        more: dict[str, Any] = {"n": times * vars(sampler)["n"]}
+        return replace(sampler, **more)  # type: ignore[type-var]
+    return sampler
 
 
 def settle(points: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -65,6 +65,14 @@ class _Lines:
             )
         return numbers
 
+    def denser(self, times: int, dimension: int) -> Any:
+        """Return a tensor product with about ``times`` as many points."""
+        factor = times ** (1.0 / dimension)
+        if self.counts:
+            return type(self)(**{name: math.ceil(factor * count) for name, count in self.counts})
+        given = self.n if isinstance(self.n, tuple) else (self.n,)
+        return type(self)(*(math.ceil(factor * count) for count in given))
+
     def _line(self, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         raise NotImplementedError  # pragma: no cover
 

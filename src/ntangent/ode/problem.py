@@ -1,0 +1,152 @@
+"""One initial value problem, checked: state in rows, options, method; and what to say when it fails."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ntangent._base.check import check_choice
+from ntangent._base.errors import ArgumentError, NoEffectWarning, SolverError
+from ntangent.ode import methods
+from ntangent.ode.controller import Control
+from ntangent.ode.events import EventWatch
+from ntangent.ode.field import Field, Func, Jacobian, Packing, check_times
+from ntangent.ode.integrate import TOO_MANY, UNDERFLOW, Keep, Trajectory, Walk
+from ntangent.ode.methods.base import Method
+from ntangent.ode.steppers import make_stepper
+from ntangent.ode.steppers.base import Stepper
+
+# torchdiffeq's names of options, and ours.
+OPTIONS = {
+    "step_size": "step_size",
+    "steps": "steps",
+    "first_step": "first_step",
+    "max_num_steps": "max_steps",
+    "max_steps": "max_steps",
+    "min_step": "min_step",
+    "max_step": "max_step",
+    "safety": "safety",
+    "ifactor": "largest",
+    "dfactor": "smallest",
+}
+IDLE = {"norm", "dtype", "perturb", "interp", "step_t", "jump_t", "grid_points", "eps", "max_iters"}
+FIXES = {
+    TOO_MANY: 'options={"max_num_steps": 1_000_000}  # or method="radau5" for a stiff problem',
+    UNDERFLOW: "atol=1e-6, rtol=1e-4  # or check func for a singularity near this time",
+}
+
+
+def make_control(rtol: float, atol: float | Tensor, options: Mapping[str, Any] | None) -> Control:
+    """Return the control that tolerances and torchdiffeq's options ask for.
+
+    Raises:
+        ArgumentError: for an option that no solver knows.
+    """
+    found: dict[str, Any] = {}
+    for name, value in (options or {}).items():
+        if name in OPTIONS:
+            found[OPTIONS[name]] = float(value) if isinstance(value, Tensor) else value
+        elif name in IDLE:
+            warnings.warn(
+                f"ode: the option {name!r} has no meaning here and is ignored", NoEffectWarning, stacklevel=4
+            )
+        else:
+            check_choice(name, [*OPTIONS, *IDLE], "option")
+    absolute = atol if isinstance(atol, Tensor) else float(atol)
+    tolerances: dict[str, Any] = {"rtol": float(rtol), "atol": absolute}
+    return Control(**tolerances, **found)
+
+
+@dataclass
+class Problem:
+    """One initial value problem, checked and brought into rows.
+
+    Args:
+        field: the right-hand side.
+        packing: between the user's shape and rows.
+        rows: initial rows, (B, n), on the tape of y0.
+        t: output times, (T,).
+        method: the row of the catalogue.
+        control: how steps are chosen.
+    """
+
+    field: Field
+    packing: Packing
+    rows: Tensor
+    t: Tensor
+    method: Method
+    control: Control
+
+    def stepper(self, *, tight: bool) -> Stepper:
+        """Return a stepper; a method without an error estimate steps from output to output."""
+        stepper = make_stepper(self.method, self.field, self.control, tight=tight)
+        if stepper.error_order is None and not self.control.fixed:
+            self.control = replace(self.control, steps=1)
+            stepper = make_stepper(self.method, self.field, self.control, tight=tight)
+        return stepper
+
+    def walk(
+        self, stepper: Stepper, times: Tensor, *, keep: Keep | None = None, watch: EventWatch | None = None
+    ) -> Trajectory:
+        """Integrate through the times."""
+        y0 = self.rows.detach()
+        return Walk(stepper, self.field, y0, times, self.control, keep=keep, observe=watch).run()
+
+    def times(self) -> Tensor:
+        """Return the output times in double precision, where the solver keeps its clock."""
+        return self.t.detach().double()
+
+
+def pose(
+    func: Func,
+    y0: Tensor | tuple[Tensor, ...],
+    t: Tensor,
+    method: str | Method,
+    control: Control,
+    *,
+    batched: bool = False,
+    params: Iterable[Tensor] | None = None,
+    jacobian: Jacobian | None = None,
+) -> Problem:
+    """Check the arguments and return the problem."""
+    packing = Packing(y0, batched)
+    times = check_times(t, packing)
+    rows = packing.pack(y0)
+    if not bool(torch.isfinite(rows.detach()).all()):
+        raise ArgumentError("y0 contains non-finite values", "", "y0 = torch.nan_to_num(y0)")
+    control.check(rows.detach())
+    field = Field(func, packing, params, jacobian)
+    field.find_params(times.detach().double()[:1].expand(packing.rows), rows)
+    found = methods.get(method) if isinstance(method, str) else method
+    return Problem(field, packing, rows, times, found, control)
+
+
+def failure_of(problem: Problem, result: Trajectory) -> SolverError:
+    """Return the error for a trajectory that ended early."""
+    row = max(result.row, 0)
+    where = f" in row {row}" if problem.packing.batched else ""
+    t, h = float(result.t[row]), float(result.h[row])
+    why = f"method {problem.method.name!r}, {int(result.accepted[row])} steps accepted, "
+    why += f"{int(result.rejected[row])} rejected, last step size {h:.3e}"
+    if problem.control.fixed:
+        fix = 'options={"step_size": %.3g}  # or no fixed step' % (h / 10)
+    else:
+        explicit = not problem.method.implicit
+        stiff = 'method="radau5"  # an implicit method, if the problem is stiff'
+        fix = stiff if explicit else FIXES.get(result.status, "check that func is finite near this state")
+    return SolverError(f"{result.status} at t = {t:.6g}{where}", why, fix)
+
+
+def needs_steps(problem: Problem) -> None:
+    """Refuse to choose steps for a method that cannot say how large its error is."""
+    if not problem.control.fixed:
+        raise ArgumentError(
+            f"method {problem.method.name!r} has no error estimate",
+            "its steps cannot be chosen by rtol and atol",
+            'options={"step_size": 0.01}  # or method="radau5"',
+        )

@@ -1,0 +1,1 @@
+"""Derivatives of solutions: adjoint and forward."""
