@@ -167,6 +167,7 @@ class Watch:
         memory = state.memory if "first" in state.memory and "second" in state.memory else None
         if memory is not None:
             memory = {**memory, "iteration": state.iteration}
+        # A stage may have put another objective in its place.
         taken = snapshot(self.objective.latest, step, state.theta, memory)
         reading = self.monitor.read(taken, time.perf_counter() - start, partial=True)
         numbers = {f"{MONITOR}{name}": value for name, value in reading.numbers.items()}
