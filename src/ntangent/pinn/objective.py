@@ -309,12 +309,6 @@ class PinnObjective(Corrections, Products, Revisable):
         assert result is not None
         return result
 
-    def structured(self, theta: Tensor) -> bool:
-        """Return whether the network is a chain of linear layers over independent points; found once."""
-        if self._structured is None:
-            self._structured = self._structure_holds(theta)
-        return self._structured
-
     def _per_point(self, theta: Tensor) -> tuple[Tensor, Tensor] | None:
         raw = self.load(theta)
         found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.blocks]

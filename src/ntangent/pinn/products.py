@@ -24,12 +24,18 @@ class Products:
     parameters: list[Tensor]
     blocks: list[Block]
     _structured: bool | None
-    _passes: list[Pass]
+    passes: list[Pass]
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """The shape of each tensor that θ holds; an unknown is a scalar."""
         return [tuple(p.shape) for p in self.parameters] + [()] * len(self.problem.unknowns)
+
+    def structured(self, theta: Tensor) -> bool:
+        """Return whether the network is a chain of linear layers over independent points; found once."""
+        if self._structured is None:
+            self._structured = self._structure_holds(theta)
+        return self._structured
 
     def linearise(self, theta: Tensor) -> Linearisation:
         """Return the residual at θ and products with its Jacobian; they hold until θ is changed.
@@ -38,18 +44,16 @@ class Products:
         factors, and a product costs about one pass through the network. Else J' w is a backward pass,
         and J v one through the graph of a backward pass.
         """
-        if self._structured is None:
-            self._structured = self._structure_holds(theta)
         # A residual of several points is no row of one pass.
         single = all(block.fold == 1 for block in self.blocks)
-        return self._factored(theta) if self._structured and single else self._twice_backward(theta)
+        return self._factored(theta) if self.structured(theta) and single else self._twice_backward(theta)
 
     def _factored(self, theta: Tensor) -> Linearisation:
         raw = self.load(theta)
         parts: list[ImplicitJacobian] = []
         places: list[list[Tensor]] = [[] for _ in self.blocks]
         total = 0
-        for one in self._passes:
+        for one in self.passes:
             leaves = [q.detach().expand(len(one.points), 1).clone().requires_grad_() for q in raw]
             part = implicit_jacobian(self.matrix(one, leaves), self.parameters, leaves)
             assert part is not None
