@@ -41,11 +41,10 @@ class Clustered:
     near: tuple[tuple[str, float], ...]
 
     def __init__(
-        self, n: int, *, width: float = 0.1, fraction: float = 0.5, seed: int = 0, **near: float
+        self, n: int, *, width: float = 0.1, fraction: float = 0.5, seed: int = 0, **near: Any
     ) -> None:
-        rows_of_another: Any = near.get("near")
-        if isinstance(rows_of_another, tuple):  # from dataclasses.replace, which passes fields
-            near = dict(rows_of_another)
+        if isinstance(near.get("near"), tuple):  # dataclasses.replace hands over the field
+            near = dict(near["near"])
         check_positive(n, "n", integer=True)
         check_positive(width, "width")
         check_order(seed, "seed")
