@@ -177,7 +177,7 @@ class Standard:
                     density=density,
                     seed=self.seed,
                     activation="sin",
-                )  # fmt: skip
+                )
             )
         return stages
 
