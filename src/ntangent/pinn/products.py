@@ -24,7 +24,7 @@ class Products:
     parameters: list[Tensor]
     blocks: list[Block]
     _structured: bool | None
-    _passes: list[Pass]
+    passes: list[Pass]
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -49,7 +49,7 @@ class Products:
         parts: list[ImplicitJacobian] = []
         places: list[list[Tensor]] = [[] for _ in self.blocks]
         total = 0
-        for one in self._passes:
+        for one in self.passes:
             leaves = [q.detach().expand(len(one.points), 1).clone().requires_grad_() for q in raw]
             part = implicit_jacobian(self.matrix(one, leaves), self.parameters, leaves)
             assert part is not None
