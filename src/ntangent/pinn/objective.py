@@ -81,8 +81,7 @@ class PinnObjective(Corrections, Products, Revisable):
         self._scales = [self._scale(block) for block in self.blocks]
 
     def _scale(self, block: Block) -> Tensor:
-        own = scale(block)[:, None]
-        factor = self._factors.get(block.name)
+        own, factor = scale(block)[:, None], self._factors.get(block.name)
         return own if factor is None else own * factor.sqrt()
 
     def _check_graph(self) -> None:
