@@ -68,6 +68,7 @@ class Restarting(Recipe, Protocol):
         """Return the recipe of the next attempt, or None if there is none."""
         ...
 
+
 @dataclass(frozen=True)
 class Published:
     """The best error that the literature reports.
@@ -108,7 +109,6 @@ class Standard:
 
     harmonics: ClassVar[int] = 1
     """Harmonics of the embedding of a periodic coordinate."""
-
 
     published: ClassVar[tuple[Published, ...]] = ()
     """The errors to compare with."""
@@ -174,8 +174,12 @@ class Standard:
             density = max(1, round(4 * self.features / self.points))
             stages.append(
                 optim.Polish(
-                    self.newton, features=self.features, slope=self.slope(), density=density,
-                    seed=self.seed, activation="sin",
+                    self.newton,
+                    features=self.features,
+                    slope=self.slope(),
+                    density=density,
+                    seed=self.seed,
+                    activation="sin",
                 )  # fmt: skip
             )
         return stages
@@ -188,9 +192,15 @@ class Standard:
         """
         numbers: dict[str, Any] = dict(result.get("unknowns", {}))
         numbers |= {f"{name}_error": error for name, error in result.get("unknown_errors", {}).items()}
-        numbers |= {
-            name: result[name] for name in ("relative_l2", "max_error", "max_residual") if name in result
-        }
+        errors = result.get("errors", {})
+        if "relative_l2" in result:
+            numbers["relative_l2"] = result["relative_l2"]
+        if len(errors) > 1:
+            numbers |= {f"relative_l2_{name}": own["relative_l2"] for name, own in errors.items()}
+        if errors:
+            numbers["max_error"] = max(own["max"] for own in errors.values())
+        if "max_residual" in result:
+            numbers["max_residual"] = result["max_residual"]
         return {**numbers, "seconds": result["seconds"]}
 
 
