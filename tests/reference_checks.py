@@ -68,8 +68,9 @@ def through(problem: Problem, values: Values, points: Tensor, reach: float) -> C
     h = reach * (high - low) / 2
     centre = torch.minimum(torch.maximum(points, low + h), high - h)
     nodes = np.cos(np.pi * (np.arange(DEGREE + 1) + 0.5) / (DEGREE + 1))
-    to_powers = np.stack([np.pad(chebyshev.cheb2poly(row), (0, DEGREE - k)) for k, row in
-                          enumerate(np.tril(np.eye(DEGREE + 1))[i][: i + 1] for i in range(DEGREE + 1))], 1)  # fmt: skip
+    unit = np.eye(DEGREE + 1)
+    columns = [chebyshev.cheb2poly(unit[k][: k + 1]) for k in range(DEGREE + 1)]
+    to_powers = np.stack([np.pad(column, (0, DEGREE + 1 - len(column))) for column in columns], 1)
     powers = torch.from_numpy(to_powers @ np.linalg.inv(chebyshev.chebvander(nodes, DEGREE)))
     d = points.shape[1]
     grid = torch.cartesian_prod(*[torch.from_numpy(nodes)] * d).reshape(-1, d)

@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 from click.testing import CliRunner
+from reference_checks import equation_blocks, interior, perturbed, plain, rms, rows, soft, values_of
 
 from ntangent import problems
 from ntangent._base.errors import NtangentError
@@ -16,7 +17,6 @@ from ntangent.cli.app import cli
 from ntangent.pinn.objective import PinnObjective
 from ntangent.problems import CATALOGUE
 from ntangent.problems.catalogue import Published, Standard
-from reference_checks import equation_blocks, interior, perturbed, plain, rms, rows, soft, values_of
 
 F64, CPU = torch.float64, torch.device("cpu")
 NAMES = list(CATALOGUE)

@@ -77,7 +77,7 @@ class PinnObjective(Corrections, Products, Revisable):
 
     def _arrange(self) -> None:
         """Plan the passes and the scale of every residual."""
-        self._passes = plan(self.problem, self.blocks, self.chunk)
+        self.passes = plan(self.problem, self.blocks, self.chunk)
         self._scales = [self._scale(block) for block in self.blocks]
 
     def _scale(self, block: Block) -> Tensor:
@@ -239,7 +239,7 @@ class PinnObjective(Corrections, Products, Revisable):
         """Return the residuals of every block, (C, n)."""
         pieces: list[list[Tensor]] = [[] for _ in self.blocks]
         parameters = self._parameters(raw)
-        for one in self._passes:
+        for one in self.passes:
             for part, rows in one.rows(self.net, parameters):
                 pieces[part.index].append(self._scaled(part, rows) if weighted else rows)
         return [found[0] if len(found) == 1 else torch.cat(found, 1) for found in pieces]
@@ -284,7 +284,7 @@ class PinnObjective(Corrections, Products, Revisable):
             self._keep_rows(theta, pieces)
             return loss.detach(), self._gradient(loss, raw)
         total, gradient = theta.new_zeros(()), torch.zeros_like(theta)
-        for one in self._passes:
+        for one in self.passes:
             with torch.enable_grad():
                 parameters = self._parameters(raw.unbind(0) if len(raw) else ())
                 squares = [self._scaled(p, rows).square().sum() for p, rows in one.rows(self.net, parameters)]
@@ -303,20 +303,24 @@ class PinnObjective(Corrections, Products, Revisable):
         layers over independent points; a general, slower method otherwise. Which of them holds is
         found out once, by comparing a product of the Jacobian with automatic differentiation.
         """
-        if self._structured is None:
-            self._structured = self._structure_holds(theta)
-        if not self._structured:
+        if not self.structured(theta):
             return self._general(theta)
         result = self._per_point(theta)
         assert result is not None
         return result
 
+    def structured(self, theta: Tensor) -> bool:
+        """Return whether the network is a chain of linear layers over independent points; found once."""
+        if self._structured is None:
+            self._structured = self._structure_holds(theta)
+        return self._structured
+
     def _per_point(self, theta: Tensor) -> tuple[Tensor, Tensor] | None:
         raw = self.load(theta)
         found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.blocks]
-        for one in self._passes:
+        for one in self.passes:
             leaves = [q.detach().expand(len(one.points), 1).clone().requires_grad_() for q in raw]
-            result = per_point_jacobian(self._matrix(one, leaves), self.parameters, leaves)
+            result = per_point_jacobian(self.matrix(one, leaves), self.parameters, leaves)
             if result is None:
                 return None
             for index, residuals, jacobian in _unfolded(one, *result):
@@ -336,7 +340,7 @@ class PinnObjective(Corrections, Products, Revisable):
         unfolded = _unfolded(one, order, order.new_zeros((*order.shape, 1)))
         return [(index, places.long()) for index, places, _ in unfolded]
 
-    def _matrix(self, one: Pass, leaves: Sequence[Tensor]) -> Callable[[], Tensor]:
+    def matrix(self, one: Pass, leaves: Sequence[Tensor]) -> Callable[[], Tensor]:
         """Return a function that evaluates a pass as rows with one entry for each point.
 
         A residual that depends on several points stands at the first of them, with zeros at the

@@ -51,7 +51,7 @@ class Products:
         total = 0
         for one in self._passes:
             leaves = [q.detach().expand(len(one.points), 1).clone().requires_grad_() for q in raw]
-            part = implicit_jacobian(self._matrix(one, leaves), self.parameters, leaves)
+            part = implicit_jacobian(self.matrix(one, leaves), self.parameters, leaves)
             assert part is not None
             for index, positions in self._places(one, part.rows):
                 places[index].append(total + positions)
@@ -92,7 +92,7 @@ class Products:
         _vector: Callable[[Sequence[Tensor]], Tensor]
         _structure_holds: Callable[[Tensor], bool]
         _places: Callable[[Pass, Tensor], list[tuple[int, Tensor]]]
-        _matrix: Callable[[Pass, Sequence[Tensor]], Callable[[], Tensor]]
+        matrix: Callable[[Pass, Sequence[Tensor]], Callable[[], Tensor]]
 
 
 def _flat(grads: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> Tensor:

@@ -133,11 +133,8 @@ class Standard:
         """
         problem = self.problem()
         inputs, outputs = problem.domain.dimension, sum(problem.components.values())
-        periods = [
-            high - low if any(isinstance(c, Periodic) and c.hard and c.coordinate == name for c in problem.conditions)
-            else None
-            for name, low, high in problem.box.intervals
-        ]  # fmt: skip
+        closed = {c.coordinate for c in problem.conditions if isinstance(c, Periodic) and c.hard}
+        periods = [high - low if name in closed else None for name, low, high in problem.box.intervals]
         first: list[nn.Module] = []
         if any(periods):
             embedding = PeriodicEmbedding(periods, self.harmonics)
@@ -180,7 +177,7 @@ class Standard:
                     density=density,
                     seed=self.seed,
                     activation="sin",
-                )  # fmt: skip
+                )
             )
         return stages
 
