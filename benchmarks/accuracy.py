@@ -31,15 +31,15 @@ class Budget:
     def __init__(self, seconds: float) -> None:
         self.seconds, self.began = seconds, time.process_time()
 
-    def on_step(self, record: Record) -> str | None:
+    def on_step(self, _: Record) -> str | None:
         """Return why to stop, or None."""
         used = time.process_time() - self.began
         return f"the budget of {self.seconds:g} CPU seconds is used" if used > self.seconds else None
 
-    def on_stage(self, record: StageRecord) -> None:
+    def on_stage(self, _: StageRecord) -> None:
         """A stage that ends needs nothing."""
 
-    def on_end(self, outcome: Outcome) -> None:
+    def on_end(self, _: Outcome) -> None:
         """Nor does a run."""
 
 
@@ -90,7 +90,8 @@ def median(rows: list[dict[str, Any]], key: str) -> float | None:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the Markdown table: medians over seeds, in the order of the catalogue."""
     lines = [
-        "| problem | network, stages | points | iterations | CPU s | relative L2 | max error | seeds | published |",
+        "| problem | network, stages | points | iterations | CPU s | relative L2 | max error | seeds "
+        "| published |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in CATALOGUE:
