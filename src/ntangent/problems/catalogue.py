@@ -189,9 +189,15 @@ class Standard:
         """
         numbers: dict[str, Any] = dict(result.get("unknowns", {}))
         numbers |= {f"{name}_error": error for name, error in result.get("unknown_errors", {}).items()}
-        numbers |= {
-            name: result[name] for name in ("relative_l2", "max_error", "max_residual") if name in result
-        }
+        errors = result.get("errors", {})
+        if "relative_l2" in result:
+            numbers["relative_l2"] = result["relative_l2"]
+        if len(errors) > 1:
+            numbers |= {f"relative_l2_{name}": own["relative_l2"] for name, own in errors.items()}
+        if errors:
+            numbers["max_error"] = max(own["max"] for own in errors.values())
+        if "max_residual" in result:
+            numbers["max_residual"] = result["max_residual"]
         return {**numbers, "seconds": result["seconds"]}
 
 
