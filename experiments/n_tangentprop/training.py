@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from experiments._common.paper import SMOKE, Options
-from torch import Tensor, nn
+from torch import nn
 
 import ntangent as nt
 from ntangent import optim
@@ -78,7 +78,7 @@ def problem(profile: int) -> Problem:
         reach = 1.0 if name.startswith("b") else SIDE**-0.5
         unknowns[name] = Unknown(reach * (2 * float(torch.rand(1, generator=generator)) - 1))
 
-    def equation(U: Any, p: Any, X: Any) -> Any:  # noqa: N803 - the paper's letters
+    def equation(U: Any, p: Any, X: Any) -> Any:
         lam = exponent({name: getattr(p, name) for name in names}, profile)
         return -lam * U + ((1 + lam) * X + U) * U.X
 
@@ -173,7 +173,8 @@ def best_line(profile: int, _options: Options) -> Line:
     spent = time.process_time() - began[0], time.perf_counter() - began[1]
     lam = solution.unknowns["lam"]
     return {
-        "loss": solution.loss, "lambda": lam, **_errors(solution, profile, lam), "cpu": spent[0], "wall": spent[1]
+        "loss": solution.loss, "lambda": lam, **_errors(solution, profile, lam),
+        "cpu": spent[0], "wall": spent[1],
     }  # fmt: skip
 
 
@@ -230,6 +231,8 @@ def measure(path: Path, options: Options) -> bool:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         print(f"profile {profile} {kind}: {shown(line)}", flush=True)
+    short = path.with_name("training-summary.json")
+    short.write_text("[\n" + ",\n".join(map(json.dumps, summary(read(path)))) + "\n]\n", encoding="utf-8")
     return True
 
 
@@ -247,7 +250,9 @@ def read(path: Path) -> list[Line]:
 def shown(line: Line) -> str:
     """Return a line in short."""
     if line["kind"] == "cost":
-        return ", ".join(f"{n} {1e3 * s['adam']:.2f}/{1e3 * s['lbfgs']:.2f} ms" for n, s in line["seconds"].items())
+        return ", ".join(
+            f"{n} {1e3 * s['adam']:.2f}/{1e3 * s['lbfgs']:.2f} ms" for n, s in line["seconds"].items()
+        )
     return (
         f"|dλ| {line['lambda_error']:.1e}, max|dU| {line['max_errors'][0]:.1e}, loss {line['loss']:.1e}, "
         f"{line['cpu']:.1f} CPU s"
@@ -286,3 +291,15 @@ def value(claim: Line, lines: Sequence[Line]) -> float | None:
         return times[0] / times[1] if times[0] and times[1] else None
     line = find(lines, claim["kind"], profile)
     return None if line is None else float(line[claim["quantity"]])
+
+
+def summary(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines without curves and profiles, and with the seconds of every backend."""
+    short = [{k: v for k, v in line.items() if k not in ("trace", "rows")} for line in lines]
+    for line in short:
+        if line["kind"] == "cost":
+            line["schedule_seconds"] = {
+                name: {p: seconds(lines, line["profile"], name, p) for p in ("adam", "lbfgs", "total")}
+                for name in BACKENDS
+            }
+    return short

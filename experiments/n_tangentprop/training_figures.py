@@ -10,9 +10,23 @@ from experiments._common.paper import Options
 from experiments.n_tangentprop import training
 
 from ntangent.problems import BurgersProfile
-from ntangent.report.style import LIGHT, dress, legend, log_axis, new_figure, png, power_of_ten, visible
+from ntangent.report.style import (
+    LIGHT,
+    dress,
+    legend,
+    log_axis,
+    new_figure,
+    plain_ticks,
+    png,
+    power_of_ten,
+    visible,
+)
 
-OURS = {"faa-di-bruno": "n-TangentProp (the paper's algorithm)", "eager": "ntangent, eager", "native": "ntangent, native"}
+OURS = {
+    "faa-di-bruno": "n-TangentProp (the paper's algorithm)",
+    "eager": "ntangent, eager",
+    "native": "ntangent, native",
+}
 PAPER = {1: 2.64, 2: 7.13}  # published ratio of total times, where the baseline learned U = 0
 
 
@@ -34,9 +48,9 @@ def costs(path: Path, _options: Options) -> bytes:
 
 def _curve(axes: Any, trace: Any, column: int, schedule: Any, title: str, label: str) -> None:
     values = visible(trace[:, column])
-    axes.plot(trace[:, 0], values, color=LIGHT.lines[0], linewidth=1.2, label=label or None)
+    axes.plot(trace[:, 0], values, color=LIGHT.lines[1], linewidth=1.2, label=label or None)
     axes.axvline(schedule["stages"][0]["iterations"], color=LIGHT.exact, linewidth=1)
-    dress(axes, LIGHT, title=title, xlabel="iteration (line: Adam hands over to L-BFGS)")
+    dress(axes, LIGHT, title=title, xlabel="iteration (line: L-BFGS begins)")
     log_axis(axes, values)
 
 
@@ -48,13 +62,16 @@ def _ratio(axes: Any, trace: Any, lines: Any, schedule: Any, profile: int) -> No
     first = schedule["stages"][0]["evaluations"]
     adam, rest = np.minimum(trace[:, 3], first), np.maximum(trace[:, 3] - first, 0)
     total = {name: adam * s["adam"] + rest * s["lbfgs"] for name, s in cost["seconds"].items()}
-    for (name, label), colour in zip(OURS.items(), (LIGHT.lines[0], LIGHT.lines[2], LIGHT.lines[1]), strict=True):
+    for (name, label), colour in zip(
+        OURS.items(), (LIGHT.lines[0], LIGHT.lines[2], LIGHT.lines[1]), strict=True
+    ):
         axes.plot(trace[:, 0], total["autograd"] / total[name], color=colour, linewidth=1.5, label=label)
     axes.axhline(1, color=LIGHT.text, linewidth=1, linestyle="--")
     axes.axhline(PAPER[profile], color=LIGHT.muted, linewidth=1, linestyle=":", label="published, after all")
-    axes.set_ylim(0, None)
+    highest = max(float((total["autograd"] / total[name]).max()) for name in OURS)
+    axes.set_ylim(0, 1.5 * max(highest, PAPER[profile]))  # with room for the legend
     dress(axes, LIGHT, title="time of autodifferentiation / ours, cumulative", xlabel="iteration")
-    legend(axes, LIGHT, loc="best")
+    legend(axes, LIGHT, loc="upper right")
 
 
 def profile(number: int, path: Path, _options: Options) -> bytes:
@@ -79,6 +96,7 @@ def profile(number: int, path: Path, _options: Options) -> bytes:
         errors = [f"{power_of_ten(line['max_errors'][k])}" for line in (schedule, best) if line is not None]
         name = "U" + ("" if k == 0 else "'" * k if k < 4 else f"⁽{str(k).translate(RAISED)}⁾")
         dress(axes[k], LIGHT, title=f"{name}   error {' / '.join(errors)}")
+        plain_ticks(axes[k])
     if schedule is not None:
         trace = np.array(schedule["trace"])
         _curve(axes[order + 1], trace, 4, schedule, "loss", "")
@@ -91,7 +109,8 @@ def profile(number: int, path: Path, _options: Options) -> bytes:
         legend(axes[order + 2], LIGHT, loc="best")
     for empty in axes[order + 3 :]:
         empty.set_axis_off()
-    legend(axes[0], LIGHT, loc="best")
+    legend(axes[0], LIGHT, loc="upper right")
+    axes[0].set_ylim(None, 2.2)
     return png(figure)
 
 

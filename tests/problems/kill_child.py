@@ -48,8 +48,8 @@ def work(path: Path, kind: str) -> None:
     """Solve, or resume if there is a run."""
     resume = (path / "config.json").exists()
     solve(
-        RECIPE.problem(), RECIPE.network(), [optim.LevenbergMarquardt(25), LAST[kind]()], sampler=RECIPE.sampler(),
-        run_dir=path, resume=resume, checkpoint_every=0.0, progress=False,
+        RECIPE.problem(), RECIPE.network(), [optim.LevenbergMarquardt(25), LAST[kind]()],
+        sampler=RECIPE.sampler(), run_dir=path, resume=resume, checkpoint_every=0.0, progress=False,
         callbacks=[Slow(path.with_suffix(".mark"))],
     )  # fmt: skip
 

@@ -69,6 +69,7 @@ class Restarting(Recipe, Protocol):
         """Return the recipe of the next attempt, or None if there is none."""
         ...
 
+
 @dataclass(frozen=True)
 class Published:
     """The best error that the literature reports.
@@ -109,7 +110,6 @@ class Standard:
 
     harmonics: ClassVar[int] = 1
     """Harmonics of the embedding of a periodic coordinate."""
-
 
     published: ClassVar[tuple[Published, ...]] = ()
     """The errors to compare with."""
@@ -175,9 +175,13 @@ class Standard:
             density = max(1, round(4 * self.features / self.points))
             stages.append(
                 optim.Polish(
-                    self.newton, features=self.features, slope=self.slope(), density=density,
-                    seed=self.seed, activation="sin",
-                )  # fmt: skip
+                    self.newton,
+                    features=self.features,
+                    slope=self.slope(),
+                    density=density,
+                    seed=self.seed,
+                    activation="sin",
+                )
             )
         return stages
 
@@ -198,7 +202,6 @@ class Standard:
 CATALOGUE: Registry[type[Recipe]] = Registry("problem")
 
 
-<<<<<<< HEAD
 @dataclass
 class Earlier:
     """A callback that keeps the attempts before this one in the checkpoints, for a resumed run."""
@@ -221,7 +224,8 @@ class Earlier:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the attempts of the run that is resumed."""
         self.attempts[:] = state["attempts"]
-=======
+
+
 def catalogued(name: str) -> Callable[[type[Any]], type[Any]]:
     """Return a decorator that puts a recipe into the catalogue."""
 
@@ -230,7 +234,6 @@ def catalogued(name: str) -> Callable[[type[Any]], type[Any]]:
         return kind
 
     return add
->>>>>>> main
 
 
 def run(name: str, recipe: Recipe, **options: Any) -> Solution:
