@@ -101,8 +101,10 @@ class PinnObjective(Corrections, Products, Revisable):
                 "they could never move from their start",
                 f"lambda u, p: u.{self.problem.coordinate} + p.{unused[0]} * u",
             )
-        own = {id(p) for p in [*self.parameters, *raw]}
-        if any(id(leaf) not in own for leaf in leaves):
+        strangers = {id(leaf) for leaf in leaves} - {id(p) for p in [*self.parameters, *raw]}
+        if strangers:  # not those made anew in each evaluation, as by nested differentiation
+            strangers &= {id(leaf) for leaf in _leaves(self._vector(raw))}
+        if strangers:
             raise ProblemError(
                 "an equation or the ansatz uses a tensor that requires a gradient and is not trained",
                 "only the network's parameters and the problem's unknowns are",

@@ -266,6 +266,8 @@ class _Training:
         while state.stop is None and state.iteration < stage.iterations:
             done = state.iteration
             state = self._accept(stage.step(self.objective, state))
+            if state.iteration <= done and state.stop is not None:
+                break  # a line search that found nothing lower ends its stage without an iteration
             if state.iteration <= done:
                 if state.stop is not None:
                     break  # it gave up without a step; the iteration is on record already
