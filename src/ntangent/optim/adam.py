@@ -101,7 +101,9 @@ class Adam:
         theta = state.theta.addcdiv(first, root, value=-(lr / (1 - beta1 ** (done + 1))))
         loss, gradient = self._part(objective, done + 1).value_and_gradient(theta)
         evaluations = memory["evaluations"] + 1
-        if not (math.isfinite(float(loss)) and is_finite(gradient)):
+        value, size = float(loss), norm(gradient)
+        # A norm may be beyond the largest number where no entry is.
+        if not math.isfinite(value) or not (math.isfinite(size) or is_finite(gradient)):
             return State(
                 state.theta,
                 state.loss,
@@ -111,10 +113,9 @@ class Adam:
                 f"the loss or its gradient is not finite after a step with learning rate {lr:g}; "
                 "stopped at the last finite parameters; choose a smaller lr",
             )
-        size = norm(gradient)
         return State(
             theta,
-            float(loss),
+            value,
             done + 1,
             memory | {"gradient": gradient, "first": first, "second": second, "evaluations": evaluations},
             {
@@ -123,7 +124,7 @@ class Adam:
                 "learning_rate": lr,
                 "evaluations": float(evaluations),
             },
-            verdict(float(loss), size, self.tolerance, done + 1, self.iterations),
+            verdict(value, size, self.tolerance, done + 1, self.iterations),
         )
 
     def refresh(self, objective: Objective, state: State) -> State:  # noqa: ARG002

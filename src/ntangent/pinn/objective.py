@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _unflatten_dense_tensors
 from torch.nn.utils import parameters_to_vector
 
 from ntangent._base.check import check_positive
@@ -15,6 +16,7 @@ from ntangent._base.errors import ArgumentError, ProblemError, ShapeError, Unkno
 from ntangent._base.registry import nearest_names
 from ntangent.jet.jacobian import batched_jacobian, per_point_jacobian
 from ntangent.pinn.correction import Corrections
+from ntangent.pinn.direct import Directly, leaves_of
 from ntangent.pinn.equation import Block, residual_block
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.passes import Part, Pass, plan
@@ -23,7 +25,7 @@ from ntangent.pinn.products import Products
 from ntangent.pinn.revisable import Revisable
 
 
-class PinnObjective(Corrections, Products, Revisable):
+class PinnObjective(Corrections, Directly, Products, Revisable):
     """loss(θ) = sum over blocks and rows of weight · mean(factor · residual²).
 
     θ is the network's trainable parameters in their own order, then one raw number per unknown.
@@ -79,6 +81,7 @@ class PinnObjective(Corrections, Products, Revisable):
         """Plan the passes and the scale of every residual."""
         self.passes = plan(self.problem, self.blocks, self.chunk)
         self._scales = [self._scale(block) for block in self.blocks]
+        self._direct, self._evaluations = None, 0
 
     def _scale(self, block: Block) -> Tensor:
         own, factor = scale(block)[:, None], self._factors.get(block.name)
@@ -89,7 +92,7 @@ class PinnObjective(Corrections, Products, Revisable):
         raw = [q.detach().requires_grad_() for q in self.start()[self._split() :]]
         with torch.enable_grad():
             r = self._vector(raw)
-        leaves = _leaves(r)
+        leaves = leaves_of(r)
         unused = [
             n
             for n, q in zip(self.problem.unknowns, raw, strict=True)
@@ -206,9 +209,8 @@ class PinnObjective(Corrections, Products, Revisable):
         with torch.no_grad():
             # A copy: parameters that were views of θ would change every state that holds it.
             if self.parameters:
-                pieces = theta[:split].split(self._sizes)
-                shaped = [values.view_as(p) for p, values in zip(self.parameters, pieces, strict=True)]
-                torch._foreach_copy_(self.parameters, shaped)
+                own = theta if split == len(theta) else theta[:split]
+                torch._foreach_copy_(self.parameters, _unflatten_dense_tensors(own, self.parameters))
         return theta[split:]
 
     def unknowns(self, theta: Tensor) -> dict[str, float]:
@@ -266,6 +268,8 @@ class PinnObjective(Corrections, Products, Revisable):
 
     def terms(self, theta: Tensor) -> dict[str, float]:
         """Return each block's share of the loss."""
+        if (squares := self._known_squares(theta)) is not None:
+            return squares
         pieces = self.rows(theta).values()
         scaled = [rows * factor for rows, factor in zip(pieces, self._scales, strict=True)]
         return {b.name: float(rows.square().sum()) for b, rows in zip(self.blocks, scaled, strict=True)}
@@ -275,15 +279,21 @@ class PinnObjective(Corrections, Products, Revisable):
 
         In chunks, each of them is evaluated and differentiated by itself.
         """
-        raw = self.load(theta).detach().clone().requires_grad_()
+        raw = self.load(theta).detach()
         if self.chunk is None:
+            direct = self._direct_pass(raw)
+            if direct is not None:
+                found = direct(raw, self._scales)
+                if direct.consistent:
+                    self._keep_rows(theta, found.rows, found.residuals)
+                    return found.loss, found.gradient
+                self._inconsistent()
+            raw = raw.clone().requires_grad_()
             with torch.enable_grad():
-                pieces = self._pieces(raw.unbind(0) if len(raw) else (), weighted=False)
-                scaled = [rows * factor for rows, factor in zip(pieces, self._scales, strict=True)]
-                r = torch.cat([rows.reshape(-1) for rows in scaled])
-                loss = r @ r
-            self._keep_rows(theta, pieces)
+                loss, r, pieces = self._losses(raw, self._scales)
+            self._keep_rows(theta, pieces, r.detach())
             return loss.detach(), self._gradient(loss, raw)
+        raw = raw.clone().requires_grad_()
         total, gradient = theta.new_zeros(()), torch.zeros_like(theta)
         for one in self.passes:
             with torch.enable_grad():
@@ -414,20 +424,6 @@ def _numbered(blocks: Sequence[Block]) -> list[Block]:
         else block
         for i, block in enumerate(blocks)
     ]
-
-
-def _leaves(value: Tensor) -> list[Tensor]:
-    """Return the leaves of a graph: the tensors that would receive a gradient."""
-    found, seen, pending = [], set(), [value.grad_fn]
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
-        pending.extend(parent for parent, _ in node.next_functions)
-    return found
 
 
 def check_weights(weights: Sequence[float], name: str) -> list[float]:

@@ -24,7 +24,7 @@ class Revisable:
     seed = 0  # of the mini-batches
     _factors: dict[str, Tensor]
     _scales: list[Tensor]
-    _seen: tuple[Tensor, dict[str, Tensor]] | None = None
+    _seen: tuple[Tensor, dict[str, Tensor], Tensor] | None = None
     _shuffled: tuple[tuple[int, int, int], Tensor] | None = None
 
     # --- what the objective offers -------------------------------------------------------------------
@@ -56,12 +56,20 @@ class Revisable:
         """Return the factor of a block's squared residuals; None where it is 1."""
         return self._factors.get(name)
 
-    def _keep_rows(self, theta: Tensor, pieces: Sequence[Tensor]) -> None:
+    def _keep_rows(self, theta: Tensor, pieces: Sequence[Tensor], residuals: Tensor) -> None:
         named = zip(self.blocks, pieces, strict=True)
-        self._seen = theta, {block.name: rows.detach() for block, rows in named}
+        self._seen = theta, {block.name: rows.detach() for block, rows in named}, residuals
 
     def _known_rows(self, theta: Tensor) -> dict[str, Tensor] | None:
         return self._seen[1] if self._seen is not None and self._seen[0] is theta else None
+
+    def _known_squares(self, theta: Tensor) -> dict[str, float] | None:
+        """Return each block's share of the loss at the last gradient's θ."""
+        if self._seen is None or self._seen[0] is not theta:
+            return None
+        named = self._seen[1]
+        parts = self._seen[2].square().split([rows.numel() for rows in named.values()])
+        return dict(zip(named, torch.stack([part.sum() for part in parts]).tolist(), strict=True))
 
     def _changed(self) -> None:
         self.version += 1

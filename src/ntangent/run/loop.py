@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -263,6 +263,8 @@ class _Training:
             self.settled = True
             # At once: a state that cannot be stored should be known now, not hours later.
             self._pause(force=True)
+        # Asked once: looking a protocol up takes longer than many a step beside it.
+        refreshing = self.revise is not None and isinstance(stage, Refreshing)
         while state.stop is None and state.iteration < stage.iterations:
             done = state.iteration
             state = self._accept(stage.step(self.objective, state))
@@ -278,7 +280,7 @@ class _Training:
                 )
             last = state.stop is not None or state.iteration >= stage.iterations
             stopped = self._report(state, last)
-            if not last:
+            if not last and refreshing:
                 state = self._revised(stage, state)
             self.settled = True
             self._pause(force=stopped is not None)
@@ -289,13 +291,12 @@ class _Training:
 
     def _revised(self, stage: Stage, state: State) -> State:
         """Let the caller change the objective, and the stage take the change up."""
-        if self.revise is None or not isinstance(stage, Refreshing):
-            return state
+        assert self.revise is not None
         before = version(self.objective)
         self.revise(self.objective, stage, state.theta, self.step)
         if version(self.objective) == before:
             return state
-        return self._accept(stage.refresh(self.objective, state))
+        return self._accept(cast("Refreshing", stage).refresh(self.objective, state))
 
     def _accept(self, state: State) -> State:
         """Make ``state`` the current one if its loss is a number."""
