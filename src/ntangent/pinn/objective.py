@@ -21,6 +21,7 @@ from ntangent.pinn.passes import Part, Pass, plan
 from ntangent.pinn.problem import Problem
 from ntangent.pinn.products import Products
 from ntangent.pinn.revisable import Revisable
+from ntangent.pinn.sums import Pairwise
 
 
 class PinnObjective(Corrections, Products, Revisable):
@@ -242,7 +243,12 @@ class PinnObjective(Corrections, Products, Revisable):
         for one in self._passes:
             for part, rows in one.rows(self.net, parameters):
                 pieces[part.index].append(self._scaled(part, rows) if weighted else rows)
-        return [found[0] if len(found) == 1 else torch.cat(found, 1) for found in pieces]
+        # Of some blocks another process has all rows.
+        none = self.points.new_zeros
+        return [
+            found[0] if len(found) == 1 else torch.cat(found, 1) if found else none(len(block.weights), 0)
+            for found, block in zip(pieces, self.blocks, strict=True)
+        ]
 
     def _vector(self, raw: Sequence[Tensor]) -> Tensor:
         return torch.cat([rows.reshape(-1) for rows in self._pieces(raw)])
@@ -283,16 +289,21 @@ class PinnObjective(Corrections, Products, Revisable):
                 loss = r @ r
             self._keep_rows(theta, pieces)
             return loss.detach(), self._gradient(loss, raw)
-        total, gradient = theta.new_zeros(()), torch.zeros_like(theta)
-        for one in self._passes:
-            with torch.enable_grad():
-                parameters = self._parameters(raw.unbind(0) if len(raw) else ())
-                squares = [self._scaled(p, rows).square().sum() for p, rows in one.rows(self.net, parameters)]
-                loss = torch.stack(squares).sum()
-            if loss.requires_grad:
-                gradient += self._gradient(loss, raw)
-            total = total + loss.detach()
-        return total, gradient
+        sums = Pairwise()
+        for number, one in enumerate(self._passes):
+            sums.add(number, self._pass_gradient(one, raw))
+        total = sums.total(theta.new_zeros(len(theta) + 1))
+        return total[-1], total[:-1]
+
+    def _pass_gradient(self, one: Pass, raw: Tensor) -> Tensor:
+        """Return the gradient of a pass's share of the loss, and behind it the share itself, (P + 1,)."""
+        with torch.enable_grad():
+            parameters = self._parameters(raw.unbind(0) if len(raw) else ())
+            squares = [self._scaled(p, rows).square().sum() for p, rows in one.rows(self.net, parameters)]
+            loss = torch.stack(squares).sum()
+        if not loss.requires_grad:
+            return torch.cat([loss.new_zeros(self._own + len(raw)), loss[None]])
+        return torch.cat([self._gradient(loss, raw), loss.detach()[None]])
 
     # --- Jacobian ------------------------------------------------------------------------------------
 
@@ -322,7 +333,7 @@ class PinnObjective(Corrections, Products, Revisable):
             for index, residuals, jacobian in _unfolded(one, *result):
                 found[index].append((residuals, jacobian))
         values, jacobians = [], []
-        for pieces in found:
+        for pieces in filter(None, found):
             r, jacobian = pieces[0]
             if len(pieces) > 1:
                 r, jacobian = (torch.cat([piece[i] for piece in pieces], 1) for i in (0, 1))

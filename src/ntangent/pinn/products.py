@@ -58,7 +58,7 @@ class Products:
             total += part.rows.numel()
             parts.append(part)
         # The residual vector goes block by block, the passes hold several blocks or parts of one.
-        order = torch.cat([torch.cat(found, 1).reshape(-1) for found in places])
+        order = torch.cat([torch.cat(found, 1).reshape(-1) for found in places if found])
         sizes = [part.rows.numel() for part in parts]
 
         def vjp(w: Tensor) -> Tensor:
