@@ -79,6 +79,7 @@ class PinnObjective(Corrections, Products, Revisable):
     def _arrange(self) -> None:
         """Plan the passes and the scale of every residual."""
         self._passes = plan(self.problem, self.blocks, self.chunk)
+        self._numbers: Sequence[int] = range(len(self._passes))
         self._scales = [self._scale(block) for block in self.blocks]
 
     def _scale(self, block: Block) -> Tensor:
@@ -290,9 +291,9 @@ class PinnObjective(Corrections, Products, Revisable):
             self._keep_rows(theta, pieces)
             return loss.detach(), self._gradient(loss, raw)
         sums = Pairwise()
-        for number, one in enumerate(self._passes):
+        for number, one in zip(self._numbers, self._passes, strict=True):
             sums.add(number, self._pass_gradient(one, raw))
-        total = sums.total(theta.new_zeros(len(theta) + 1))
+        total = self._total(sums, theta.new_zeros(len(theta) + 1))
         return total[-1], total[:-1]
 
     def _pass_gradient(self, one: Pass, raw: Tensor) -> Tensor:

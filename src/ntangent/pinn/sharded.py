@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import torch
@@ -231,8 +231,10 @@ class ShardedObjective(PinnObjective):
             block.name: part.view(size) for block, part, size in zip(self.blocks, parts, sizes, strict=True)
         }
 
-    def _summed(self, sums: Pairwise, like: Tensor) -> Tensor:
+    def _total(self, sums: Pairwise, like: Tensor) -> Tensor:
         """Return the sum over all ranks: in the order of one process where its parts are known."""
+        if self.crew.over:
+            return super()._total(sums, like)
         team = self.crew.team
         if self.chunk is None:
             return team.sum(sums.total(torch.zeros_like(like)))
@@ -254,7 +256,7 @@ class ShardedObjective(PinnObjective):
         raw, sums = self.load(theta).detach().clone().requires_grad_(), Pairwise()
         for number, one in zip(self._numbers, self._passes, strict=True):
             sums.add(number, self._pass_gradient(one, raw))
-        total = self._summed(sums, theta.new_zeros(len(theta) + 1))
+        total = self._total(sums, theta.new_zeros(len(theta) + 1))
         return total[-1], total[:-1]
 
     @shared
@@ -271,9 +273,16 @@ class ShardedObjective(PinnObjective):
             return self._named(self._gathered(torch.cat([rows.reshape(-1) for rows in pieces])))
 
     def _own_jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        self._settle_structure(theta)
         if not self._passes:
             return theta.new_zeros(0), theta.new_zeros(0, len(theta))
         return super().residuals_and_jacobian(theta)
+
+    def _settle_structure(self, theta: Tensor) -> None:
+        """Find out whether points are independent of each other, for all ranks alike."""
+        if self._structured is None:
+            holds = not self._passes or self._structure_holds(theta)
+            self._structured = bool(self.crew.team.sum(torch.tensor([float(not holds)])) == 0)
 
     @shared
     def residuals_and_jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -309,7 +318,7 @@ class ShardedObjective(PinnObjective):
                 ((part, rows),) = one.rows(self.net, alone._parameters(raw.unbind(0) if len(raw) else ()))
                 value = weights @ (whole[:, part.columns] * rows.square()).sum(1) / block.count
             sums.add(number, self._gradient(value, raw) if value.requires_grad else torch.zeros_like(theta))
-        return alone._summed(sums, theta)
+        return alone._total(sums, theta)
 
     # --- products with the Jacobian ------------------------------------------------------------------
 
@@ -322,6 +331,7 @@ class ShardedObjective(PinnObjective):
 
     @shared
     def _linearised(self, theta: Tensor) -> Tensor:
+        self._settle_structure(theta)
         self._linear = super().linearise(theta) if self._passes else None
         return self._gathered(theta.new_zeros(0) if self._linear is None else self._linear.residual)
 
@@ -331,10 +341,16 @@ class ShardedObjective(PinnObjective):
 
     @shared
     def _vjp(self, w: Tensor) -> Tensor:
-        place = self._positions[self.crew.team.rank]
-        count = len(self.start())
-        product = w.new_zeros(count) if self._linear is None else self._linear.vjp(w[place])
-        return self.crew.team.sum(product)
+        if self._linear is None:
+            zero, factored = w.new_zeros(len(self.start())), self._structured and self._single
+            return self._total(Pairwise(), zero) if factored else self.crew.team.sum(zero)
+        return self._linear.vjp(w[self._positions[self.crew.team.rank]])
+
+    def _twice_backward(self, theta: Tensor) -> Linearisation:
+        linear = super()._twice_backward(theta)
+        if self.crew.over:
+            return linear
+        return dataclasses.replace(linear, vjp=lambda w: self.crew.team.sum(linear.vjp(w)))
 
     # --- what changes on all ranks -------------------------------------------------------------------
 
@@ -428,4 +444,8 @@ def led(objective: PinnObjective) -> Iterator[list[Outcome]]:
 
 def _message(outcome: Outcome) -> dict[str, Any]:
     # Without the objective, which every rank has.
-    return {field.name: getattr(outcome, field.name) for field in fields(Outcome) if field.name != "objective"}
+    return {
+        field.name: getattr(outcome, field.name)
+        for field in dataclasses.fields(Outcome)
+        if field.name != "objective"
+    }

@@ -108,7 +108,8 @@ def solve(
     )
     _check_reference(problem, points, objective.order)
     if isinstance(objective, ShardedObjective) and not objective.crew.team.leads:
-        return Solution(objective.latest, follow(objective), None)
+        reached = follow(objective)
+        return Solution(objective.latest, reached, None)
     with led(objective) as handed:
         others = other_sampler(sampler, len(points)).points(problem.domain, dtype, device)
         held_out = HeldOut(objective, others)

@@ -11,6 +11,7 @@ from ntangent._base.describe import describe
 from ntangent._base.protocols import Stage
 from ntangent._base.registry import Registry
 from ntangent.pinn import Problem, Sampler, Solution, solve
+from ntangent.run import distribution
 
 _log = logging.getLogger("ntangent.problems")
 
@@ -79,10 +80,13 @@ def run(name: str, recipe: Recipe, **options: Any) -> Solution:
     while True:
         solution = _run_once(name, recipe, **options)
         reason = recipe.objection(solution) if isinstance(recipe, Restarting) else None
+        if (team := distribution.current()) is not None:
+            reason = team.share(reason)
         if reason is None:
             return solution
         following = recipe.again() if isinstance(recipe, Restarting) else None
-        _log.warning("%s: %s; %s", name, reason, "starting again" if following else "no attempt is left")
+        if distribution.leads():
+            _log.warning("%s: %s; %s", name, reason, "starting again" if following else "no attempt is left")
         if following is None:
             return solution
         recipe, options = following, {**options, "resume": False, "overwrite": True}

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -180,6 +181,8 @@ def _watched() -> Iterator[None]:
         yield
     except RuntimeError as error:
         first = str(error).strip().split("\n", 1)[0]
+        # Without the place in gloo's source and its advice to look elsewhere.
+        first = re.sub(r"^\[/[^\]]*\]\s*", "", first).split(". This is", 1)[0]
         raise DistributedError(
             f"a process of this run was lost: {first}",
             "it was killed, failed, or did not answer in time; the others cannot go on without its share",
@@ -243,7 +246,5 @@ def fail(team: Team, error: BaseException) -> None:
         pickle.loads(pickle.dumps(error))
     except Exception:  # an exception of any kind may refuse to be sent
         error = DistributedError(f"rank 0 failed with {type(error).__name__}: {error}")
-    try:
+    with suppress(DistributedError):  # nobody may be left to be told
         team.announce(("failed", error))
-    except DistributedError:  # nobody is left to be told
-        pass
