@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 import ntangent as nt
 from ntangent import optim, pinn
+from ntangent._base.errors import ArgumentError, RunFolderError
 from ntangent.run.callbacks import Record
 
 
@@ -117,22 +118,38 @@ def facts(solution: pinn.Solution) -> dict[str, Any]:
     }
 
 
+def refusal(folder: str, rank: str) -> str:
+    """Return what a rank hears when the leader's folder is taken."""
+    try:
+        LONG.solve(run_dir=f"{folder}/taken")
+    except RunFolderError as error:
+        return str(error)
+    return f"rank {rank} went on"
+
+
+def stranger(rank: str) -> str:
+    """Return what a rank hears when the problems differ."""
+    try:
+        dataclasses.replace(LONG, problem=poisson if rank == "0" else burgers).solve()
+    except ArgumentError as error:
+        return str(error)
+    return f"rank {rank} went on"
+
+
 def main(task: str, folder: str, rank: str, size: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=int(rank), world_size=int(size),
+        "gloo", init_method=f"file://{folder}/{task}", rank=int(rank), world_size=int(size),
         timeout=timedelta(seconds=60),
     )  # fmt: skip
     if task == "cases":
         found = {name: facts(case.solve()) for name, case in {**EXACT, **ROUNDED}.items()}
         torch.save(found, f"{folder}/{rank}.pt")
-    elif task == "kill":
+    elif task == "failures":
+        torch.save([refusal(folder, rank), stranger(rank)], f"{folder}/{rank}.pt")
         others: list[Any] = [None] * int(size)
         dist.all_gather_object(others, os.getpid())
         LONG.solve(run_dir=f"{folder}/run", callbacks=[Dying(others[1])])
-    elif task == "taken":
-        LONG.solve(run_dir=f"{folder}/run")
-    elif task == "strangers":
-        problem = poisson if rank == "0" else burgers
-        dataclasses.replace(LONG, problem=problem).solve()
+    elif task == "resume":
+        torch.save(facts(LONG.solve(run_dir=f"{folder}/run", resume=True)), f"{folder}/{rank}.pt")
     dist.destroy_process_group()

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntangent.pinn.equation import Block
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.objective import PinnObjective, scale
-from ntangent.pinn.passes import Pass, plan
+from ntangent.pinn.passes import plan
 from ntangent.pinn.sampling import Uniform
 
 # Two forward passes every so many iterations: about 1 % of the time of a first-order method.
@@ -54,7 +53,6 @@ class HeldOut:
             if block.free and block.points is objective.points
         ]
         self._passes = plan(objective.problem, self._blocks, objective.chunk)
-        self._trained: tuple[int, list[Block], list[Pass]] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._blocks)
@@ -67,14 +65,14 @@ class HeldOut:
         if not self._blocks or not (last or step % self.every == 0):
             return {}
         objective = self.objective
-        if self._trained is None or self._trained[0] != objective.version:
-            blocks = [b for b in objective.blocks if b.free and b.points is objective.points]
-            self._trained = (objective.version, blocks, plan(objective.problem, blocks, objective.chunk))
         raw = objective.load(theta)
         named = objective.problem.unknowns.items()
         values = {name: unknown.value(raw[i]) for i, (name, unknown) in enumerate(named)}
-        held = self._mean_square(self._blocks, self._passes, Parameters(values))
-        trained = self._mean_square(self._trained[1], self._trained[2], Parameters(values))
+        held = self._mean_square(Parameters(values))
+        trained, found = 0.0, objective.rows(theta)
+        for block in objective.blocks:
+            if block.free and block.points is objective.points:
+                trained += float((found[block.name] * scale(block)[:, None]).square().sum())
         self.last = {"held_out": held, "trained": trained}
         if held > PARTED * trained and self.warning is None:
             self.warning = (
@@ -85,10 +83,10 @@ class HeldOut:
             _log.warning(self.warning)
         return {"held_out": held}
 
-    def _mean_square(self, blocks: list[Block], passes: list[Pass], p: Parameters) -> float:
+    def _mean_square(self, p: Parameters) -> float:
         total = 0.0
         with torch.no_grad():
-            for one in passes:
+            for one in self._passes:
                 for part, rows in one.rows(self.objective.net, lambda _: p):
-                    total += float((rows * scale(blocks[part.index])[:, None]).square().sum())
+                    total += float((rows * scale(self._blocks[part.index])[:, None]).square().sum())
         return total

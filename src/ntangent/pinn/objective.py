@@ -15,7 +15,7 @@ from ntangent._base.errors import ArgumentError, ProblemError, ShapeError, Unkno
 from ntangent._base.registry import nearest_names
 from ntangent.jet.jacobian import batched_jacobian, per_point_jacobian
 from ntangent.pinn.correction import Corrections
-from ntangent.pinn.equation import Block, residual_block
+from ntangent.pinn.equation import Block, numbered, residual_block
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.passes import Part, Pass, plan
 from ntangent.pinn.problem import Problem
@@ -70,7 +70,7 @@ class PinnObjective(Corrections, Products, Revisable):
         for condition in problem.conditions:
             blocks.extend(condition.blocks(problem, self.dtype, self.device))
         self.points = points
-        self.blocks = _numbered(blocks)
+        self.blocks = numbered(blocks)
         self._factors: dict[str, Tensor] = {}
         self._structured: bool | None = None
         self._arrange()
@@ -416,17 +416,6 @@ def _unfolded(one: Pass, values: Tensor, jacobian: Tensor) -> Iterator[tuple[int
             r = r[:, :count]
             j = j.reshape(len(j), block.fold, count, -1).sum(1)
         yield part.index, r, j
-
-
-def _numbered(blocks: Sequence[Block]) -> list[Block]:
-    """Return the blocks under different names: a name that occurs twice is numbered."""
-    names = [block.name for block in blocks]
-    return [
-        replace(block, name=f"{block.name}[{names[:i].count(block.name)}]")
-        if names.count(block.name) > 1
-        else block
-        for i, block in enumerate(blocks)
-    ]
 
 
 def _leaves(value: Tensor) -> list[Tensor]:

@@ -163,6 +163,8 @@ def finish(
     solution = Solution(objective, outcome, folder)
     if held_out is not None:
         solution.notes |= held_out.last
+    if isinstance(objective, ShardedObjective):
+        solution.notes["ranks"] = objective.crew.team.size
     if folder is not None:
         arrays = solution.evaluate()
         folder.write_evaluation(arrays)

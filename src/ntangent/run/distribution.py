@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from ntangent._base.errors import ArgumentError, DistributedError
 T = TypeVar("T")
 # How long a rank waits for the others: the leader may be busy with a factorisation or a figure.
 PATIENCE = timedelta(minutes=30)
+# The last process group and its team. Weak: a group that outlives ``destroy_process_group`` may abort the
+# process at its end.
 _last: tuple[Any, Team] | None = None
 
 
@@ -37,14 +40,20 @@ class Team:
     Args:
         rank: of this process; 0 leads.
         size: number of ranks.
-        channel: a gloo group of all ranks: it notices at once when a process ends.
+        find: returns a group of all ranks with gloo for the CPU, which notices at once when a process
+            ends; None for the default one.
         nccl: whether CUDA tensors go through NCCL; else they take the way over the CPU.
     """
 
     rank: int
     size: int
-    channel: Any
+    find: Callable[[], Any]
     nccl: bool
+
+    @property
+    def channel(self) -> Any:
+        """The group for messages and tensors on the CPU."""
+        return self.find()
 
     @property
     def leads(self) -> bool:
@@ -139,13 +148,20 @@ def current() -> Team | None:
     global _last
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return None
-    world = dist.group.WORLD
-    if _last is None or _last[0] is not world:
-        with _watched():
-            channel = dist.new_group(backend="gloo", timeout=PATIENCE)
-            nccl = "nccl" in str(dist.get_backend_config())
-        _last = world, Team(dist.get_rank(), dist.get_world_size(), channel, nccl)
+    world: Any = dist.group.WORLD
+    if _last is None or _last[0]() is not world:
+        backends = str(dist.get_backend_config())
+        find: Callable[[], Any] = _default
+        if "gloo" not in backends:
+            with _watched():
+                find = weakref.ref(dist.new_group(backend="gloo", timeout=PATIENCE))
+        team = Team(dist.get_rank(), dist.get_world_size(), find, "nccl" in backends)
+        _last = weakref.ref(world), team
     return _last[1]
+
+
+def _default() -> Any:
+    return None
 
 
 def leads() -> bool:
@@ -167,7 +183,7 @@ def joined() -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(dist.get_node_local_rank() % torch.cuda.device_count())
     with _watched():
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
     finally:
