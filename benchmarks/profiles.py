@@ -74,7 +74,8 @@ def show(lines: list[dict[str, Any]], heading: bool) -> None:
     """Print lines of the table, at once: a long run shows how far it is."""
     if heading:
         print(
-            " k start  right  said  again  |dλ| median / worst    max|dU| median / worst  CPU s median / worst"
+            " k start  right  said  again  |dλ| median / worst    max|dU| median / worst"
+            "  CPU s median / worst"
         )
     for x in lines:
         print(

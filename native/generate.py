@@ -94,8 +94,8 @@ def _series(row: Activation) -> list[str]:
     alias = next((i for i in moving if row.output.along(row.flow) == row.flow[i - 1]), None)
     out = [
         "    template <class W, class Ring>",
-        "    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,",
-        "                                  W* s) {",
+        "    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,",
+        "                                  W* y, W* s) {",
         "        constexpr int size = Ring::capacity;",
         "        (void)start, (void)slope;",
     ]

@@ -520,6 +520,60 @@ def test_functions_of_an_algebra_run_on_the_kernels() -> None:
         run(argument.data[:2], algebra, algebra.order, list(net.parameters()), [TANH])
 
 
+# --- tangents that all points share -----------------------------------------------------------------------
+
+
+SHARED = [(1, 1, False), (3, 2, True), (9, 2, True), (2, 4, False), (1, 3, True), (0, 4, False)]
+
+
+@pytest.mark.parametrize("dtype", [F64, F32], ids=["f64", "f32"])
+@pytest.mark.parametrize(("lines", "order", "collapsed"), SHARED)
+@pytest.mark.parametrize("count", [0, 1, 9, 100])
+def test_shared_tangents(lines: int, order: int, collapsed: bool, count: int, dtype: torch.dtype) -> None:
+    structure, d = (lines, 3) if lines else (down_closed((2, 2))[0], 2)  # no lines: an algebra
+    rows = [TANH, ACTIVATIONS["sin"]]
+    x, v = points(count, d, 1, 0, dtype)[0], points(lines or 2, d, 1, 0, dtype, seed=4)[0]
+    leaves = [t.requires_grad_() for t in (x, *network([d, 7, 10, 2], dtype))]
+    spread = lambda: torch.cat([x[None], v[:, None].expand(-1, *x.shape)])  # noqa: E731
+    call = functools.partial(run, directions=structure, order=order, params=leaves[1:], rows=rows)
+    expected = call(spread(), collapsed=collapsed)
+    g = torch.cos(torch.arange(expected.numel(), dtype=F64)).view_as(expected).to(dtype)
+    first = torch.autograd.grad(expected, leaves, g, create_graph=True)
+    second = torch.autograd.grad(sum((t**2).sum() for t in first), leaves)
+    for recompute in (False, True):
+        found = call((x, v), collapsed=collapsed, recompute=recompute)
+        close(found, expected.double(), dtype, order)
+        graph = torch.autograd.grad(found, leaves, g, create_graph=True)
+        again = torch.autograd.grad(sum((t**2).sum() for t in graph), leaves)
+        plain = torch.autograd.grad(call((x, v), collapsed=collapsed, recompute=recompute), leaves, g)
+        for a, b in zip((*plain, *graph, *again), (*first, *first, *second), strict=True):
+            close(a.reshape(1, -1), b.double().reshape(1, -1), dtype, 2 * order, 256)
+    weights, biases = leaves[1::2], leaves[2::2]
+    with torch.no_grad():
+        jacobians = [
+            native.dense_jacobian(
+                argument, structure, order, weights, biases, rows, g, collapsed=collapsed
+            ).reshape(1, -1)
+            for argument in ((x, v), spread())
+        ]
+    close(jacobians[0], jacobians[1].double(), dtype, order)
+
+
+def test_shared_tangents_may_move() -> None:
+    x, v = points(5, 2, 1, 0)[0], points(3, 2, 1, 0, seed=2)[0].requires_grad_()
+    params = network([2, 4, 1])
+    found = torch.autograd.grad(run((x, v), 3, 2, params, [TANH]).square().sum(), v)
+    rows = torch.cat([x[None], v[:, None].expand(-1, *x.shape)])
+    expected = torch.autograd.grad(oracle(rows, 3, 2, params, [TANH]).square().sum(), v)
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(ShapeError, match="tangents"):
+        run((x, v[:, :1]), 3, 2, params, [TANH])
+    with pytest.raises(ShapeError, match="rows"):
+        run((x, v[:2]), 3, 2, params, [TANH])
+    with pytest.raises(DtypeError, match="tangents"):
+        run((x, v.float()), 3, 2, params, [TANH])
+
+
 # --- transforms ------------------------------------------------------------------------------------------
 
 

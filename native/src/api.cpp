@@ -45,7 +45,7 @@ const NtangentKernels& kernels(int single) {
 
 #define NTG_API extern "C" __attribute__((visibility("default")))
 
-NTG_API int ntangent_abi() { return 2; }
+NTG_API int ntangent_abi() { return 3; }
 NTG_API const char* ntangent_isa() { return kernels(0).isa; }
 NTG_API int ntangent_max_order() { return kernels(0).max_order; }
 NTG_API int ntangent_max_rows() { return kernels(0).max_rows; }
@@ -57,16 +57,17 @@ NTG_API long ntangent_saved_size(int single, const int64_t* plan, long points) {
     return kernels(single).saved_size(plan, points);
 }
 NTG_API void ntangent_forward(int single, const int64_t* plan, const void* const* values, long points, const void* x,
-                              void* out, void* saved, int threads) {
-    kernels(single).forward(plan, values, points, x, out, saved, threads);
+                              const void* tangents, void* out, void* saved, int threads) {
+    kernels(single).forward(plan, values, points, x, tangents, out, saved, threads);
 }
 NTG_API void ntangent_backward(int single, const int64_t* plan, const void* const* values, long points, const void* x,
-                               const void* saved, const void* cotangent, void* gx, void* const* gradients, int threads) {
-    kernels(single).backward(plan, values, points, x, saved, cotangent, gx, gradients, threads);
+                               const void* tangents, const void* saved, const void* cotangent, void* gx,
+                               void* const* gradients, int threads) {
+    kernels(single).backward(plan, values, points, x, tangents, saved, cotangent, gx, gradients, threads);
 }
 NTG_API void ntangent_jacobian(int single, const int64_t* plan, const void* const* values, long points, const void* x,
-                               const void* cotangent, void* jacobian, int threads) {
-    kernels(single).jacobian(plan, values, points, x, cotangent, jacobian, threads);
+                               const void* tangents, const void* cotangent, void* jacobian, int threads) {
+    kernels(single).jacobian(plan, values, points, x, tangents, cotangent, jacobian, threads);
 }
 NTG_API void ntangent_tangent(int single, const int64_t* plan, const void* const* values, long points, const void* x,
                               const void* dx, const void* const* tangents, void* out, void* dout, int threads) {

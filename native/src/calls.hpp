@@ -31,15 +31,17 @@ template <class T> long saved_size(const int64_t* plan, long points) {
 }
 
 template <class T>
-void run_forward(const int64_t* plan, const void* const* values, long points, const void* x, void* out, void* saved,
-                 int threads) {
+void run_forward(const int64_t* plan, const void* const* values, long points, const void* x,
+                 const void* tangents, void* out, void* saved, int threads) {
     typedef vec<T> V;
-    Network<T> net(plan, reinterpret_cast<const T* const*>(values), points);
-    net.pack_weights(call_arena().take<T>(net.weights()), false);
+    Network<T> net(plan, reinterpret_cast<const T* const*>(values), points, tangents);
+    T* const memory = call_arena().take<T>(net.weights() + net.fixed_size());
+    net.pack_weights(memory, false);
+    net.fix(memory + net.weights());
     share_out(net.blocks, threads, [&](int, long first, long last) {
         Work<T> w(net, thread_arena().take<V>(4 * net.buffer() + 2 * net.widest_region));
         for (long b = first; b < last; b++) {
-            net.read(static_cast<const T*>(x), b, net.widths[0], net.rows_in, w.x, false);
+            net.read(static_cast<const T*>(x), b, net.widths[0], net.rows_read(), w.x, false);
             V* keep = saved ? static_cast<V*>(saved) + b * net.block_size : w.saved;
             forward_block<T>(net, b, w, keep, !saved, static_cast<T*>(out));
         }
@@ -47,32 +49,41 @@ void run_forward(const int64_t* plan, const void* const* values, long points, co
 }
 
 template <class T>
-void run_backward(const int64_t* plan, const void* const* values, long points, const void* x, const void* saved,
-                  const void* cotangent, void* gx, void* const* gradients, int threads) {
+void run_backward(const int64_t* plan, const void* const* values, long points, const void* x,
+                  const void* tangents, const void* saved, const void* cotangent, void* gx, void* const* gradients,
+                  int threads) {
     typedef vec<T> V;
-    Network<T> net(plan, reinterpret_cast<const T* const*>(values), points);
-    const long weights = 2 * net.weights();
+    Network<T> net(plan, reinterpret_cast<const T* const*>(values), points, tangents);
+    const long weights = 2 * net.weights(), fixed = net.fixed_size();
     const int teams = threads < net.blocks ? threads : int(net.blocks);
-    T* const memory = call_arena().take<T>(weights + net.parameters * teams + 64);
+    T* const memory = call_arena().take<T>(weights + fixed + (net.parameters + fixed) * teams + 64);
     net.pack_weights(memory, true);
-    T* const sums = memory + weights;
+    net.fix(memory + weights);
+    T* const sums = memory + weights + fixed;
+    T* const line_sums = sums + net.parameters * teams;
     share_out(net.blocks, threads, [&](int team, long first, long last) {
         Work<T> w(net, thread_arena().take<V>(Work<T>::size(net, !saved)));
         T* const mine = sums + team * net.parameters;
+        T* const of_lines = line_sums + team * fixed;
         for (long i = 0; i < net.parameters; i++) mine[i] = T(0);
+        for (long i = 0; i < fixed; i++) of_lines[i] = T(0);
         for (long b = first; b < last; b++) {
-            net.read(static_cast<const T*>(x), b, net.widths[0], net.rows_in, w.x, false);
+            net.read(static_cast<const T*>(x), b, net.widths[0], net.rows_read(), w.x, false);
             V* keep = saved ? static_cast<V*>(const_cast<void*>(saved)) + b * net.block_size : w.saved;
             if (!saved) forward_block<T>(net, b, w, keep, false, nullptr);
             net.read(static_cast<const T*>(cotangent), b, net.widths[net.layers], net.rows, w.g, true);
             backward_block<T>(net, b, w, keep, gx != nullptr, [&](int l, const V* h, const V* y, long y_stride, int here) {
                 add_gradients<T>(net, l, h, y, y_stride, here, gradients[2 * l] ? mine + net.column[2 * l] : nullptr,
                                  gradients[2 * l + 1] ? mine + net.column[2 * l + 1] : nullptr);
+                if (l == 0 && tangents && gradients[0]) add_first_gradients<T>(net, h, w, here, mine, of_lines);
             });
+            const long count = net.rows_read();
             if (gx)
-                net.write(w.g, net.tiles * net.rows_in, net.rows_in, b, net.widths[0], net.rows_in, net.rows_in, nullptr,
-                          static_cast<T*>(gx));
+                net.write(w.g, net.tiles * count, count, b, net.widths[0], count, count, nullptr, static_cast<T*>(gx));
         }
+        const long in = net.widths[0];
+        for (long i = 0; i < fixed; i++)  // the tangents' part of the first weights' gradient
+            for (long c = 0; c < in; c++) mine[i / net.lines * in + c] += of_lines[i] * net.tangents[i % net.lines * in + c];
     });
     for (int i = 0; i < 2 * net.layers; i++) {
         T* const target = static_cast<T*>(gradients[i]);
@@ -86,15 +97,17 @@ void run_backward(const int64_t* plan, const void* const* values, long points, c
 }
 
 template <class T>
-void run_jacobian(const int64_t* plan, const void* const* values, long points, const void* x, const void* cotangent,
-                  void* jacobian, int threads) {
+void run_jacobian(const int64_t* plan, const void* const* values, long points, const void* x,
+                  const void* tangents, const void* cotangent, void* jacobian, int threads) {
     typedef vec<T> V;
-    Network<T> net(plan, reinterpret_cast<const T* const*>(values), points);
-    net.pack_weights(call_arena().take<T>(2 * net.weights()), true);
+    Network<T> net(plan, reinterpret_cast<const T* const*>(values), points, tangents);
+    T* const memory = call_arena().take<T>(2 * net.weights() + net.fixed_size());
+    net.pack_weights(memory, true);
+    net.fix(memory + 2 * net.weights());
     share_out(net.blocks, threads, [&](int, long first, long last) {
         Work<T> w(net, thread_arena().take<V>(Work<T>::size(net, true)));
         for (long b = first; b < last; b++) {
-            net.read(static_cast<const T*>(x), b, net.widths[0], net.rows_in, w.x, false);
+            net.read(static_cast<const T*>(x), b, net.widths[0], net.rows_read(), w.x, false);
             forward_block<T>(net, b, w, w.saved, false, nullptr);
             net.read(static_cast<const T*>(cotangent), b, net.widths[net.layers], net.rows, w.g, true);
             backward_block<T>(net, b, w, w.saved, false, [&](int l, const V* h, const V* y, long y_stride, int here) {
@@ -123,7 +136,7 @@ void run_tangent(const int64_t* plan, const void* const* values, long points, co
     share_out(net.blocks, threads, [&](int, long first, long last) {
         Work<T> w(net, thread_arena().take<V>(Work<T>::size(net, true)));
         for (long b = first; b < last; b++) {
-            net.read(static_cast<const T*>(x), b, net.widths[0], net.rows_in, w.x, false);
+            net.read(static_cast<const T*>(x), b, net.widths[0], net.rows_read(), w.x, false);
             forward_block<T>(net, b, w, w.saved, false, static_cast<T*>(out));
             if (dx) net.read(static_cast<const T*>(dx), b, net.widths[0], net.rows_in, w.g, false);
             tangent_block<T>(net, b, w, w.saved, panels, moves, dx != nullptr, static_cast<T*>(dout));

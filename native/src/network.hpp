@@ -39,6 +39,10 @@ template <class T> struct Network {
     int layers, degree, tiles;  // tiles: of L points in a full block
     Shape shape;
     long rows, rows_in, points, blocks, widest, parameters;
+    // Tangents of the argument that all points share, (lines, widths[0]), or null: then the argument has
+    // its values only; `fixed` are their products with the first weights, (widths[1], lines).
+    const T *tangents, *fixed = nullptr;
+    long lines;
     const int64_t *widths, *kinds;
     const T* const* values;  // W1, b1, W2, b2, ...; an absent bias is null
     long region[MAX_LAYERS + 1], stride[MAX_LAYERS], block_size, widest_region;
@@ -48,11 +52,12 @@ template <class T> struct Network {
 
     // plan: layers, directions, order, degree, collapsed, address of an algebra's numbers or 0,
     // widths[layers+1], kinds[layers]
-    Network(const int64_t* plan, const T* const* v, long n) : values(v) {
+    Network(const int64_t* plan, const T* const* v, long n, const void* shared = nullptr)
+        : values(v), tangents(static_cast<const T*>(shared)) {
         layers = int(plan[0]), degree = int(plan[3]), points = n;
         shape = Shape{int(plan[2]), int(plan[1]), int(plan[4]), table_at(plan[5])};
         widths = plan + 6, kinds = widths + layers + 1;
-        rows = shape.rows(), rows_in = shape.rows(degree);
+        rows = shape.rows(), rows_in = shape.rows(degree), lines = tangents ? rows_in - 1 : 0;
         const long all = (points + L - 1) / L, share = all / 4 > 1 ? all / 4 : 1;
         const long wanted = 24 / rows > 1 ? 24 / rows : 1;
         tiles = int(wanted < share ? wanted : share);
@@ -91,6 +96,18 @@ template <class T> struct Network {
             memory += in * out;
         }
     }
+    long fixed_size() const { return widths[1] * lines; }
+    void fix(T* memory) {
+        fixed = memory;
+        for (long o = 0; tangents && o < widths[1]; o++)
+            for (long j = 0; j < lines; j++) {
+                T sum = T(0);
+                for (long i = 0; i < widths[0]; i++) sum += values[0][o * widths[0] + i] * tangents[j * widths[0] + i];
+                *memory++ = sum;
+            }
+    }
+    // Rows of the argument that each point has of its own.
+    long rows_read() const { return tangents ? 1 : rows_in; }
     long buffer() const { return widest * tiles * rows; }
     int tiles_of(long block) const {
         const long all = (points + L - 1) / L, first = block * tiles;

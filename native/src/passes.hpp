@@ -26,17 +26,32 @@ template <class T> void copy_layer(const Network<T>& net, int l, int here, const
         }
 }
 
+// The arguments of the first layer for tangents that all points share: their rows are the same everywhere.
+template <class T> void first_product(const Network<T>& net, int here, const Work<T>& w) {
+    const long out = net.widths[1], count = net.rows_in;
+    product<T>(net.panels[0], out, net.widths[0], w.x, net.tiles, here, w.h, net.tiles);
+    for (long o = 0; o < out; o++)
+        for (int t = 0; t < here; t++) {
+            vec<T>* const z = w.z + (o * net.tiles + t) * count;
+            z[0] = w.h[o * net.tiles + t];
+            for (long j = 0; j < net.lines; j++) z[1 + j] = spread<T>(net.fixed[o * net.lines + j]);
+        }
+}
+
 // Runs block `b` of the input x (already read into w.x). The outputs of the layers go to `saved`; with
 // `alternate` only the two newest are kept there.
 template <class T> void forward_block(const Network<T>& net, long b, Work<T>& w, vec<T>* saved, bool alternate, T* out) {
     typedef vec<T> V;
     const int here = net.tiles_of(b), last = net.layers - 1;
     const V* from = w.x;
-    long from_stride = long(net.tiles) * net.rows_in;
+    long from_stride = long(net.tiles) * net.rows_read();
     for (int l = 0; l <= last; l++) {
         const long count = net.layer_rows(l);
-        product<T>(net.panels[l], net.widths[l + 1], net.widths[l], from, from_stride, here * count, w.z,
-                   net.tiles * count);
+        if (l == 0 && net.tangents)
+            first_product<T>(net, here, w);
+        else
+            product<T>(net.panels[l], net.widths[l + 1], net.widths[l], from, from_stride, here * count, w.z,
+                       net.tiles * count);
         V* y = saved + (alternate ? (l % 2) * net.widest_region : net.region[l]);
         const T* bias = net.values[2 * l + 1];
         if (net.kinds[l] >= 0) {
@@ -52,6 +67,12 @@ template <class T> void forward_block(const Network<T>& net, long b, Work<T>& w,
         from = y, from_stride = net.stride[l];
     }
     if (out) net.write(from, from_stride, net.rows, b, net.widths[last + 1], net.rows, net.rows, nullptr, out);
+}
+
+// Row 0 of the cotangent of the first layer's argument, [feature][tile].
+template <class T> void values_of(const Network<T>& net, const vec<T>* h, int here, vec<T>* to) {
+    for (long o = 0; o < net.widths[1]; o++)
+        for (int t = 0; t < here; t++) to[o * net.tiles + t] = h[(o * net.tiles + t) * net.rows_in];
 }
 
 // Runs block b backwards; w.x holds its input and w.g the cotangent of the output. `sink(l, h, y, y_stride,
@@ -77,8 +98,12 @@ void backward_block(const Network<T>& net, long b, Work<T>& w, vec<T>* saved, bo
                     for (long r = 0; r < count; r++)
                         h[(o * net.tiles + t) * count + r] = g[o * g_stride + t * net.rows + r];
         }
-        sink(l, h, l ? saved + net.region[l - 1] : w.x, l ? net.stride[l - 1] : net.tiles * net.rows_in, here);
-        if (l || to_input) product<T>(net.transposed[l], in, out, h, h_stride, here * count, g, net.tiles * count);
+        sink(l, h, l ? saved + net.region[l - 1] : w.x, l ? net.stride[l - 1] : net.tiles * net.rows_read(), here);
+        if (l == 0 && net.tangents) {
+            if (!to_input) break;
+            values_of<T>(net, h, here, w.z);
+            product<T>(net.transposed[0], in, out, w.z, net.tiles, here, g, net.tiles);
+        } else if (l || to_input) product<T>(net.transposed[l], in, out, h, h_stride, here * count, g, net.tiles * count);
     }
     w.g = g, w.h = h;
 }
@@ -88,7 +113,7 @@ template <class T>
 void add_gradients(const Network<T>& net, int l, const vec<T>* h, const vec<T>* y, long y_stride, int here, T* weight,
                    T* bias) {
     const long count = net.layer_rows(l), out = net.widths[l + 1], in = net.widths[l], stride = net.tiles * count;
-    if (weight) outer<T>(h, out, stride, y, in, y_stride, here * count, weight, in, 1);
+    if (weight && !(l == 0 && net.tangents)) outer<T>(h, out, stride, y, in, y_stride, here * count, weight, in, 1);
     if (!bias) return;
     for (long o = 0; o < out; o += 8) {
         vec<T> sums[8];
@@ -100,6 +125,27 @@ void add_gradients(const Network<T>& net, int l, const vec<T>* h, const vec<T>* 
         sum_lanes8<T>(sums, total);
         for (int c = 0; c < 8 && o + c < out; c++) bias[o + c] += total[c];
     }
+}
+
+// Adds the gradient of the first weights where the points share their tangents: of the values to `weight`,
+// and the sums of the tangents' cotangents over points to `sums`, (widths[1], lines).
+template <class T>
+void add_first_gradients(const Network<T>& net, const vec<T>* h, const Work<T>& w, int here, T* weight, T* sums) {
+    const long out = net.widths[1], in = net.widths[0], count = net.rows_in, lines = net.lines;
+    values_of<T>(net, h, here, w.z);
+    outer<T>(w.z, out, net.tiles, w.x, in, net.tiles, here, weight, in, 1);
+    for (long o = 0; o < out; o++)
+        for (long j = 0; j < lines; j += 8) {
+            const int width = int(lines - j < 8 ? lines - j : 8);
+            vec<T> parts[8];
+            T total[8];
+            for (int c = 0; c < 8; c++) {
+                parts[c] = vec<T>{};
+                for (int t = 0; c < width && t < here; t++) parts[c] += h[(o * net.tiles + t) * count + 1 + j + c];
+            }
+            sum_lanes8<T>(parts, total);
+            for (int c = 0; c < width; c++) sums[o * lines + j + c] += total[c];
+        }
 }
 
 // The rows of the Jacobian that belong to layer l, for the points of a block.
@@ -116,9 +162,11 @@ void write_jacobian(const Network<T>& net, long b, int l, const vec<T>* h, const
                 const int width = int(in - i < L ? in - i : L);
                 alignas(64) T block[L][L];
                 for (int c = 0; c < width; c++) {
-                    const vec<T>* right = y + (i + c) * y_stride + t * count;
+                    const bool shared = l == 0 && net.tangents;
+                    const vec<T>* right = y + (i + c) * y_stride + t * (shared ? 1 : count);
                     vec<T> sum = left[0] * right[0];
-                    for (long r = 1; r < count; r++) sum += left[r] * right[r];
+                    for (long r = 1; r < count; r++)
+                        sum += left[r] * (shared ? spread<T>(net.tangents[(r - 1) * in + i + c]) : right[r]);
                     store<T>(block[c], sum);
                 }
                 for (long p = 0; p < valid; p++) {

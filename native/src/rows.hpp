@@ -18,8 +18,8 @@ template <class T> struct Row0 {
         start_tanh<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -63,8 +63,8 @@ template <class T> struct Row1 {
         start_sigmoid<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -108,8 +108,8 @@ template <class T> struct Row2 {
         start_sin<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -144,8 +144,8 @@ template <class T> struct Row3 {
         start_cos<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -180,8 +180,8 @@ template <class T> struct Row4 {
         start_tan<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -225,8 +225,8 @@ template <class T> struct Row5 {
         start_atan<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -265,8 +265,8 @@ template <class T> struct Row6 {
         start_sinh<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -301,8 +301,8 @@ template <class T> struct Row7 {
         start_cosh<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -337,8 +337,8 @@ template <class T> struct Row8 {
         start_asinh<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -379,8 +379,8 @@ template <class T> struct Row9 {
         start_asin<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -421,8 +421,8 @@ template <class T> struct Row10 {
         start_acos<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -463,8 +463,8 @@ template <class T> struct Row11 {
         start_acosh<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -505,8 +505,8 @@ template <class T> struct Row12 {
         start_atanh<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -545,8 +545,8 @@ template <class T> struct Row13 {
         start_erfinv<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -585,8 +585,8 @@ template <class T> struct Row14 {
         start_softsign<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -624,8 +624,8 @@ template <class T> struct Row15 {
         start_exp<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -664,8 +664,8 @@ template <class T> struct Row16 {
         start_expm1<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -704,8 +704,8 @@ template <class T> struct Row17 {
         start_log<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -742,8 +742,8 @@ template <class T> struct Row18 {
         start_log1p<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -780,8 +780,8 @@ template <class T> struct Row19 {
         start_sqrt<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -820,8 +820,8 @@ template <class T> struct Row20 {
         start_rsqrt<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -869,8 +869,8 @@ template <class T> struct Row21 {
         start_reciprocal<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -913,8 +913,8 @@ template <class T> struct Row22 {
         (void)x, (void)z, (void)p;
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W q0[size];
@@ -940,8 +940,8 @@ template <class T> struct Row23 {
         (void)x, (void)z, (void)p;
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         y[0] = a[0];
@@ -973,8 +973,8 @@ template <class T> struct Row24 {
         start_softplus<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -1011,8 +1011,8 @@ template <class T> struct Row25 {
         start_logsigmoid<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -1049,8 +1049,8 @@ template <class T> struct Row26 {
         start_silu<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -1087,8 +1087,8 @@ template <class T> struct Row27 {
         start_mish<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -1135,8 +1135,8 @@ template <class T> struct Row28 {
         start_erf<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -1173,8 +1173,8 @@ template <class T> struct Row29 {
         start_erfc<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -1211,8 +1211,8 @@ template <class T> struct Row30 {
         start_gelu<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -1251,8 +1251,8 @@ template <class T> struct Row31 {
         start_gaussian<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -1285,8 +1285,8 @@ template <class T> struct Row32 {
         start_tanhshrink<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -1319,8 +1319,8 @@ template <class T> struct Row33 {
         start_gelu_tanh<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -1365,8 +1365,8 @@ template <class T> struct Row34 {
         start_relu<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1399,8 +1399,8 @@ template <class T> struct Row35 {
         start_abs<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1433,8 +1433,8 @@ template <class T> struct Row36 {
         start_relu6<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1468,8 +1468,8 @@ template <class T> struct Row37 {
         start_hardswish<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1498,8 +1498,8 @@ template <class T> struct Row38 {
         start_hardsigmoid<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1533,8 +1533,8 @@ template <class T> struct Row39 {
         start_elu<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1566,8 +1566,8 @@ template <class T> struct Row40 {
         start_elu<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1599,8 +1599,8 @@ template <class T> struct Row41 {
         start_relu<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1633,8 +1633,8 @@ template <class T> struct Row42 {
         start_hardtanh<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1668,8 +1668,8 @@ template <class T> struct Row43 {
         start_softshrink<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1703,8 +1703,8 @@ template <class T> struct Row44 {
         start_hardshrink<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1738,8 +1738,8 @@ template <class T> struct Row45 {
         start_threshold<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1773,8 +1773,8 @@ template <class T> struct Row46 {
         start_celu<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1806,8 +1806,8 @@ template <class T> struct Row47 {
         start_relu<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1835,8 +1835,8 @@ template <class T> struct Row48 {
         start_relu<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         const W m1 = start[0];
@@ -1866,8 +1866,8 @@ template <class T> struct Row49 {
         start_power<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -1906,8 +1906,8 @@ template <class T> struct Row50 {
         start_reciprocal<T>(x, z, p, parameters);
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W b[size];
@@ -1941,8 +1941,8 @@ template <class T> struct Row51 {
         (void)x, (void)z, (void)p;
     }
     template <class W, class Ring>
-    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope, W* y,
-                                  W* s) {
+    static NTG_INLINE void series(const Ring& ring, const W* a, const W* start, const W* slope,
+                                  W* y, W* s) {
         constexpr int size = Ring::capacity;
         (void)start, (void)slope;
         W q0[size], q1[size];

@@ -13,7 +13,8 @@ from ntangent._base.errors import (
     UnknownNameError,
 )
 from ntangent.jet import MLP
-from ntangent.operators import Operator
+from ntangent.jet.jacobian import batched_jacobian, grouped_gradients, per_point_jacobian
+from ntangent.operators import Operator, apply
 
 
 def points(n=5, d=3, dtype=torch.float64):
@@ -233,3 +234,18 @@ def test_a_large_dimension_is_one_plan():
 def test_refusals(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize("operator", [Operator.laplacian(2), Operator.biharmonic(2), Operator.partial(2, 1)])
+def test_per_point_jacobians_of_operators(operator):
+    net = MLP(2, 1, width=6, depth=2, dtype=torch.float64, generator=0)
+    x = torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    parameters = list(net.parameters())
+    found = per_point_jacobian(lambda: apply(operator, net, x).mT, parameters)
+    assert found is not None  # nothing but linear layers: no need of a general method
+    expected = batched_jacobian(apply(operator, net, x, backend="eager").flatten(), parameters)
+    torch.testing.assert_close(found[1][0], expected)
+    groups = [torch.tensor([0, 3]), torch.tensor([1, 2, 8])]
+    sums = grouped_gradients(lambda: apply(operator, net, x).mT, parameters, groups)
+    rows = [2 * found[0][0, group] @ expected[group] for group in groups]
+    torch.testing.assert_close(sums, torch.stack(rows))

@@ -21,6 +21,7 @@ from ntangent.jet import variable
 from ntangent.pinn import Box, Dirichlet, Output, Problem, Unknown
 from ntangent.pinn.equation import residual_block
 from ntangent.pinn.field import Field, Parameters
+from ntangent.pinn.passes import plan
 
 F64 = torch.float64
 X = torch.linspace(0.2, 1.4, 5, dtype=F64)[:, None]
@@ -339,3 +340,16 @@ def test_residuals_of_another_shape_name_their_equation():
         block = residual_block("equation[0]", problem(equation).equation(0), X, 1.0)
         with pytest.raises(ShapeError, match=rf"equation\[0\] has shape {shape}"):
             block.rows({"u": sine(3)}, Parameters({}), {})
+
+
+def test_arguments_that_are_taken_and_not_used_do_no_harm():
+    box = Box(x=(0.0, 1.0), t=(0.0, 1.0))
+    net = functools.partial(
+        torch.nn.functional.linear, weight=torch.tensor([[2.0, 3.0], [5.0, 7.0]], dtype=F64)
+    )
+    points = torch.tensor([[0.25, 0.5], [0.75, 0.125]], dtype=F64)
+    for equation in (lambda u, v, p, x, t: u.t * x, lambda *given: given[0].t * given[3]):
+        stated = Problem(box, [equation], fields=("u", "v"))
+        block = residual_block("equation", stated.equation(0), points, 1.0)
+        ((_, rows),) = plan(stated, [block])[0].rows(net, lambda _: Parameters({}))
+        assert torch.equal(rows, 3.0 * points[None, :, 0])

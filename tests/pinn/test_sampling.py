@@ -8,6 +8,7 @@ from scipy.stats import qmc
 
 from ntangent._base.errors import NtangentError
 from ntangent.pinn.domains import Box, Disc, Interval, Polygon
+from ntangent.pinn.held_out import other_sampler
 from ntangent.pinn.sampling import (
     R3,
     RAD,
@@ -25,6 +26,7 @@ from ntangent.pinn.sampling import (
     Sampler,
     Sobol,
     Uniform,
+    denser,
 )
 
 F64, CPU = torch.float64, torch.device("cpu")
@@ -237,3 +239,12 @@ def test_r3_retains_what_exceeds_the_mean_and_accumulates():
     for seed in range(5):
         points, state = update(R3(), points=points, seed=seed, state=state)
     assert float(peak(points).mean()) > 2 * float(peak(old).mean()) and state["round"] == 6
+
+
+@pytest.mark.parametrize("sampler", EVERY, ids=repr)
+def test_every_sampler_has_held_out_and_more_points(sampler):
+    points = sampler.points(BOX, F64, CPU)
+    other = other_sampler(sampler, len(points)).points(BOX, F64, CPU)
+    assert not any(bool((point == points).all(1).any()) for point in other)
+    more = denser(sampler, 4, BOX.dimension)
+    assert len(more.points(BOX, F64, CPU)) >= 3 * len(points) or isinstance(sampler, FixedPoints)

@@ -167,16 +167,24 @@ class Correctable(Protocol):
     """An objective whose field can be corrected by a second function while the first stays frozen."""
 
     def with_features(
-        self, theta: Tensor, *, count: int, slope: float, density: int, seed: int
+        self,
+        theta: Tensor,
+        *,
+        count: int,
+        slope: float | tuple[float, ...],
+        density: int,
+        seed: int,
+        activation: str = "tanh",
     ) -> tuple[Objective, Tensor]:
         """Return the objective over the output weights of random features and the unknowns.
 
         Args:
             theta: parameters that are frozen, shape (P,).
             count: how many features.
-            slope: largest slope of a feature, where the domain has width 2 in each coordinate.
+            slope: largest slope of a feature, or one for each coordinate, where the domain has width 2.
             density: how many times more points the equations are asked to hold at.
             seed: seed of the features.
+            activation: "tanh" or "sin".
         """
         ...
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ntangent._base.check import check_choice, check_finite, check_order, check_points
 from ntangent._base.errors import BackendError, DtypeError, ShapeError
 from ntangent.jet.dense import as_dense, module_dtype
-from ntangent.jet.execute import EXECUTORS, run
+from ntangent.jet.execute import EXECUTORS, run_along
 from ntangent.jet.reference import check_output, faa_di_bruno, nested_autograd
 from ntangent.jet.series import Jet
 
@@ -128,7 +128,8 @@ def jet(
     check_choice(missing, ("raise", "nested"), "missing")
     check_network(f, x)
     if backend in EXECUTORS:
-        y = run(f, variable(x, order, direction), backend, missing)
+        tangents, several = _directions(x, direction)
+        y = run_along(f, x, tangents, order, len(tangents) if several else None, backend, missing)
         check_output(y, x)
         return y
     directions, several = _directions(x, direction)

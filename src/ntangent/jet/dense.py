@@ -14,6 +14,7 @@ from torch.nn.modules.module import _has_any_global_hook as has_global_hooks
 
 from ntangent.jet import activations as table
 from ntangent.jet.activations import Activation
+from ntangent.jet.arithmetic import Structure
 from ntangent.jet.dispatch import RULES
 from ntangent.jet.layers import ActivationRule, linear
 
@@ -37,6 +38,25 @@ class Dense:
         """Weights and biases in the order of the layers."""
         pairs = zip(self.weights, self.biases, strict=True)
         return tuple(p for pair in pairs for p in pair if p is not None)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One call of the compiled kernels: a dense network and what it is applied to.
+
+    Args:
+        net: the network; its parameters are what ``jet.jacobian`` differentiates in.
+        input: jets, or points and the tangents that all of them share.
+        structure: number of lines, or the algebra of the rows.
+        order: order of truncation.
+        collapsed: the coefficients of the highest order are summed over the lines.
+    """
+
+    net: Dense
+    input: Tensor | tuple[Tensor, Tensor]
+    structure: Structure
+    order: int
+    collapsed: bool = False
 
 
 NOT_DENSE = "the function does something besides affine maps and activations"

@@ -12,7 +12,8 @@ from ntangent._base.errors import BackendError, DtypeError
 from ntangent.jet.algebra import Algebra
 from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends import native
-from ntangent.jet.dense import Dense, as_dense
+from ntangent.jet.backends.calls import spread
+from ntangent.jet.dense import Dense, Pass, as_dense
 from ntangent.jet.dispatch import expanding
 from ntangent.jet.layers import TAPE
 from ntangent.jet.series import Jet, lift
@@ -40,7 +41,8 @@ def run(f: Field, argument: Jet, backend: str = "auto", missing: str = "raise") 
     if backend != "eager":
         net, obstacle = native_network(f, argument.data[0], argument.structure)
         if net is not None:
-            return _native(net, argument)
+            call = Pass(net, argument.data.contiguous(), argument.structure, argument.order)
+            return Jet(native_pass(call), argument.order, argument.directions)
         if backend == "native":
             raise BackendError("the native backend cannot serve this call", obstacle, 'backend="eager"')
     with expanding(missing):
@@ -77,15 +79,46 @@ def native_network(f: Field, x: Tensor, structure: Structure) -> tuple[Dense | N
     return net, ""
 
 
-def _native(net: Dense, argument: Jet) -> Jet:
-    rows = argument.data if argument.data.is_contiguous() else argument.data.contiguous()
-    structure = argument.structure
-    tape = TAPE.get()
+def run_along(
+    f: Field,
+    x: Tensor,
+    tangents: Tensor,
+    order: int,
+    directions: int | Algebra | None = None,
+    backend: str = "auto",
+    missing: str = "raise",
+) -> Jet:
+    """Return f of the series at points that all have the same tangents.
+
+    Args:
+        f: a module or function of tensors.
+        x: points, shape (N, d).
+        tangents: the rows of order 1, shape (L, d).
+        order: order of truncation.
+        directions: as for :class:`Jet`: L or None for lines, or the algebra of the rows.
+        backend: as for :func:`run`.
+        missing: as for :func:`run`.
+
+    Raises:
+        MissingRule, BackendError: as for :func:`run`.
+    """
+    if order and backend != "eager":
+        check_choice(backend, EXECUTORS, "backend")
+        net, _ = native_network(f, x, directions or 1)
+        if net is not None:
+            return Jet(native_pass(Pass(net, (x, tangents), directions or 1, order)), order, directions)
+    rows = spread(x, tangents) if order else x[None]
+    return run(f, Jet(rows, order, directions), backend, missing)
+
+
+def native_pass(call: Pass) -> Tensor:
+    """Return the rows of a dense network by the compiled kernels."""
+    tape, net = TAPE.get(), call.net
     weights, biases = net.weights, net.biases
     if tape is not None:  # which differentiates in the parameters by itself
         weights = tuple(w.detach() for w in weights)
         biases = tuple(None if b is None else b.detach() for b in biases)
-    out = native.dense_jet(rows, structure, argument.order, weights, biases, net.activations)
-    if tape is not None:
-        out = tape.dense(net, rows, structure, argument.order, out)
-    return Jet(out, argument.order, argument.directions)
+    out = native.dense_jet(
+        call.input, call.structure, call.order, weights, biases, net.activations, collapsed=call.collapsed
+    )
+    return out if tape is None else tape.dense(call, out)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from ntangent.jet.activations import IDENTITY
+from ntangent.jet.arithmetic import row_count
 from ntangent.jet.backends import differentiable
+from ntangent.jet.backends.calls import spread
 from ntangent.jet.jacobian import Rows, _columns, _Linear, _Network, _Tape
 from ntangent.jet.layers import TAPE
 
@@ -169,10 +171,10 @@ def _layers(call: _Linear | _Network, columns: dict[int, slice]) -> _Layers | No
     if isinstance(call, _Linear):
         return _Layers([call], call.output)
     maps: list[_Linear] = []
-    structure, order = call.directions, call.order
-    rows = 1 + order * structure if isinstance(structure, int) else structure.rows(order)
-    y = differentiable.fill_rows(call.input.detach(), rows)
-    net = call.net
+    made = call.call
+    given, net = made.input, made.net
+    given = given.detach() if isinstance(given, Tensor) else spread(given[0].detach(), given[1].detach())
+    y = given if made.collapsed else differentiable.fill_rows(given, row_count(made.structure, made.order))
     with torch.enable_grad():
         for weight, bias, row in zip(net.weights, net.biases, net.activations, strict=True):
             z = y @ weight.detach().mT
@@ -183,5 +185,5 @@ def _layers(call: _Linear | _Network, columns: dict[int, slice]) -> _Layers | No
             maps.append(_Linear(weight, bias, y, z))
             y = z
             if row is not IDENTITY:
-                y = differentiable.activation(z, row, call.order, call.directions, collapsed=False)
+                y = differentiable.activation(z, row, made.order, made.structure, made.collapsed)
     return _Layers(maps, y)

@@ -16,9 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntangent._base.errors import ShapeError
-from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends import native
-from ntangent.jet.dense import Dense
+from ntangent.jet.dense import Pass
 from ntangent.jet.layers import TAPE
 
 Rows = Callable[[], Tensor]
@@ -59,36 +58,38 @@ class _Linear:
 class _Network:
     """A dense network that was passed in one call of the compiled kernels."""
 
-    net: Dense
-    input: Tensor
-    directions: Structure
-    order: int
+    call: Pass
     output: Tensor
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:
-        return self.net.parameters
+        return self.call.net.parameters
 
     def add(self, block: Tensor, columns: dict[int, slice], g: Tensor) -> None:
         """Add the network's part of the Jacobian of one component, shape (N, P)."""
-        part = self._rows(self.input, g)
+        part = self._rows(self.call.input, g)
         start = 0
         for p in self.parameters:
             if id(p) in columns:
                 block[:, columns[id(p)]] += part[:, start : start + p.numel()]
             start += p.numel()
 
-    def _rows(self, input: Tensor, g: Tensor) -> Tensor:
-        net = self.net
+    def _rows(self, input: native.Argument, g: Tensor) -> Tensor:
+        call, net = self.call, self.call.net
         with torch.no_grad():
             return native.dense_jacobian(
-                input, self.directions, self.order,
-                net.weights, net.biases, net.activations, g.contiguous(),
+                input, call.structure, call.order, net.weights, net.biases, net.activations,
+                g.contiguous(), collapsed=call.collapsed,
             )  # fmt: skip
 
     def add_sum(self, row: Tensor, columns: dict[int, slice], g: Tensor, points: Tensor) -> None:
         """Add the sum over some points of the network's part, shape (P,)."""
-        total = self._rows(self.input.detach()[:, points].contiguous(), g[:, points]).sum(0)
+        given: native.Argument = self.call.input
+        if isinstance(given, Tensor):
+            given = given.detach()[:, points].contiguous()
+        else:
+            given = given[0].detach()[points], given[1]
+        total = self._rows(given, g[:, points]).sum(0)
         start = 0
         for p in self.parameters:
             if id(p) in columns:
@@ -111,8 +112,8 @@ class _Tape:
     def linear(self, weight: Tensor, bias: Tensor | None, input: Tensor, output: Tensor) -> Tensor:
         return self._note(_Linear(weight, bias, input, output))
 
-    def dense(self, net: Dense, input: Tensor, directions: Structure, order: int, output: Tensor) -> Tensor:
-        return self._note(_Network(net, input, directions, order, output))
+    def dense(self, call: Pass, output: Tensor) -> Tensor:
+        return self._note(_Network(call, output))
 
 
 def per_point_jacobian(
@@ -160,7 +161,7 @@ def per_point_jacobian(
 
 
 def grouped_gradients(
-    rows: Rows, parameters: Sequence[Tensor], groups: Sequence[Tensor]
+    rows: Rows, parameters: Sequence[Tensor], groups: Sequence[Tensor], scalars: Sequence[Tensor] = ()
 ) -> Float[Tensor, "group parameter"] | None:
     """Return the gradient of the sum of squares over each of several groups of points.
 
@@ -169,10 +170,12 @@ def grouped_gradients(
             on point i only.
         parameters: tensors to differentiate in, all of them weights or biases of linear layers.
         groups: indices of the points of each group.
+        scalars: further leaves of shape (N, 1), as for :func:`per_point_jacobian`; one column each,
+            after those of the parameters.
 
     Returns:
-        Shape (G, P): d/dθ of the sum of r_ci² over c and over the points i of the group; None where
-        the structure does not hold, as for :func:`per_point_jacobian`.
+        Shape (G, P + len(scalars)): d/dθ of the sum of r_ci² over c and over the points i of the group;
+        None where the structure does not hold, as for :func:`per_point_jacobian`.
 
     Cost:
         One forward and one backward pass for all groups together; no Jacobian is stored beyond that
@@ -182,10 +185,14 @@ def grouped_gradients(
     if not _covers(tape, values.shape[1], parameters):
         return None
     columns = _columns(parameters)
-    found = values.new_zeros((len(groups), sum(p.numel() for p in parameters))).detach()
-    targets = [call.output for call in tape.calls]
+    own = sum(p.numel() for p in parameters)
+    found = values.new_zeros((len(groups), own + len(scalars))).detach()
+    targets = [call.output for call in tape.calls] + list(scalars)
     grads = torch.autograd.grad(values.square().sum(), targets, allow_unused=True)
-    for call, g in zip(tape.calls, grads, strict=True):
+    for i, g in enumerate(grads[len(tape.calls) :]):
+        if g is not None:
+            found[:, own + i] = torch.stack([g[points, 0].sum() for points in groups])
+    for call, g in zip(tape.calls, grads, strict=False):
         if g is not None:
             if not _fits(call, values.shape[1]):
                 return None

@@ -18,7 +18,7 @@ from ntangent._base.check import under_transform
 from ntangent._base.errors import ArgumentError, MissingRule
 from ntangent.jet import activations as table
 from ntangent.jet.activations import Activation
-from ntangent.jet.arithmetic import Structure, product_entries, row_count
+from ntangent.jet.arithmetic import product_entries, row_count
 from ntangent.jet.dispatch import RULES, rule
 from ntangent.jet.flow import flow
 from ntangent.jet.series import Jet, broadcast_rows, common, lift, multiply, padded
@@ -259,7 +259,7 @@ class Tape(Protocol):
         """Take note of an affine map; return the output to go on with."""
         ...
 
-    def dense(self, net: Any, input: Tensor, directions: Structure, order: int, output: Tensor) -> Tensor:
+    def dense(self, call: Any, output: Tensor) -> Tensor:
         """Take note of a whole dense network; return the output to go on with."""
         ...
 

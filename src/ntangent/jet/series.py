@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ntangent._base.check import check_order
+from ntangent._base.check import check_order, under_transform
 from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
 from ntangent.jet.algebra import Algebra
 from ntangent.jet.arithmetic import Structure, degree_of, product, row_count, tail_of
@@ -157,17 +158,13 @@ class Jet:
             rows = torch.cat([shared, rows[1:]]).view(self.order + 1, width, *self.shape)
         elif self.order <= 1:
             return rows
-        factors = [self._factorial(k) for k in range(self.order + 1)]
-        return rows * rows.new_tensor(factors).view(-1, *[1] * (rows.ndim - 1))
+        # Found once, but not where tensors stand for others (compilers, transforms).
+        plain = type(rows) is Tensor and not torch.compiler.is_compiling() and not under_transform(rows)
+        factors = (_factorials if plain else _factorials.__wrapped__)(self.order, rows.dtype, rows.device)
+        return rows * factors.view(-1, *[1] * (rows.ndim - 1))
 
     def _factorial(self, k: int) -> float:
-        if k > 170 or float(math.factorial(k)) > torch.finfo(self.dtype).max:
-            raise ArgumentError(
-                f"{k}! does not fit into {self.dtype}",
-                "the raw derivative would overflow",
-                f".coefficient({k})",
-            )
-        return float(math.factorial(k))
+        return _factorial(k, self.dtype)
 
     def truncate(self, order: int) -> Jet:
         """Return the series up to a lower order."""
@@ -347,6 +344,24 @@ class Jet:
         cls, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return dispatch(function, args, kwargs or {})
+
+
+@cache
+def _factorial(k: int, dtype: torch.dtype) -> float:
+    if k > 170 or float(math.factorial(k)) > torch.finfo(dtype).max:
+        raise ArgumentError(
+            f"{k}! does not fit into {dtype}",
+            "the raw derivative would overflow",
+            f".coefficient({k})",
+        )
+    return float(math.factorial(k))
+
+
+@lru_cache(maxsize=256)
+def _factorials(order: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return 0!, 1!, ..., order!; not an inference tensor, so that it serves everywhere."""
+    with torch.inference_mode(False):
+        return torch.tensor([_factorial(k, dtype) for k in range(order + 1)], dtype=dtype, device=device)
 
 
 def _operate(function: Any, *args: Any) -> Jet:

@@ -1,10 +1,34 @@
 """Ordinary differential equations: methods, solvers, and what their gradients are worth."""
 
 from ntangent.ode import methods as methods
+from ntangent.ode import problems as problems
 from ntangent.ode.events import Event as Event
+from ntangent.ode.fitting.collocation import Collocation as Collocation
+from ntangent.ode.fitting.data import Data as Data
+from ntangent.ode.fitting.fit import FitResult as FitResult
+from ntangent.ode.fitting.fit import fit as fit
+from ntangent.ode.fitting.mitigations import Preconditioned as Preconditioned
+from ntangent.ode.fitting.mitigations import adam_epsilon as adam_epsilon
+from ntangent.ode.fitting.mitigations import continuation as continuation
+from ntangent.ode.fitting.models import Closure as Closure
+from ntangent.ode.fitting.models import NeuralField as NeuralField
+from ntangent.ode.fitting.models import PolynomialField as PolynomialField
+from ntangent.ode.fitting.objective import Shooting as Shooting
+from ntangent.ode.fitting.objective import Trajectory as Trajectory
+from ntangent.ode.fitting.quasi_steady import QuasiSteady as QuasiSteady
+from ntangent.ode.fitting.rates import LogRate as LogRate
+from ntangent.ode.fitting.rates import log_rates as log_rates
+from ntangent.ode.integration import Graded as Graded
+from ntangent.ode.integration import Integration as Integration
 from ntangent.ode.solution import Solution as Solution
 from ntangent.ode.solve import odeint as odeint
 from ntangent.ode.solve import odeint_adjoint as odeint_adjoint
 from ntangent.ode.solve import odeint_event as odeint_event
 from ntangent.ode.solve import sensitivity as sensitivity
 from ntangent.ode.solve import solve as solve
+from ntangent.ode.trust import Alarm as Alarm
+from ntangent.ode.trust import GradientDecay as GradientDecay
+from ntangent.ode.trust import TrustMonitor as TrustMonitor
+from ntangent.ode.trust import TrustReport as TrustReport
+from ntangent.ode.trust import check_gradient as check_gradient
+from ntangent.ode.trust import gradient_decay as gradient_decay

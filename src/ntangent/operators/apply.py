@@ -16,8 +16,7 @@ from ntangent._base.check import check_choice, check_order, check_points, check_
 from ntangent._base.errors import ArgumentError, ShapeError
 from ntangent._base.stencil import Differences
 from ntangent.jet.api import check_network
-from ntangent.jet.execute import EXECUTORS, native_network, run
-from ntangent.jet.layers import TAPE
+from ntangent.jet.execute import EXECUTORS, native_network
 from ntangent.jet.reference import check_output
 from ntangent.operators.collapsed import SumPlan, sum_plan
 from ntangent.operators.memory import points_per_chunk
@@ -134,12 +133,11 @@ class _Prepared:
         plan = self.plan
         if backend != "eager" and (self.lines or self.sums):
             net, _ = native_network(f, x, 1)
-            # Whoever reads Jacobians off the layers needs the rows of each line.
-            if net is not None and self.sums is not None and TAPE.get() is None:
+            if net is not None and self.sums is not None:
                 return [self.sums.value(net, x)]
             if net is not None and self.lines is not None:
                 plan = self.lines
-        u = run(f, plan.argument(x), backend)
+        u = plan.expand(f, x, backend)
         check_output(u, x)
         return plan.results(u)
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ntangent.jet.backends import native
-from ntangent.jet.dense import Dense
+from ntangent.jet.dense import Dense, Pass
+from ntangent.jet.execute import native_pass
 from ntangent.operators.constant import Constant
 from ntangent.operators.directions import directional_plan
 from ntangent.operators.symbol import Symbol, homogeneous_parts
@@ -43,10 +42,7 @@ class SumPlan:
         total: Tensor | None = None
         for sign, lines in self.groups:
             vectors = lines.like(x)
-            rows = torch.cat([x[None], vectors[:, None].expand(-1, *x.shape)])
-            out = native.dense_jet(
-                rows, len(vectors), self.order, net.weights, net.biases, net.activations, collapsed=True
-            )[-1]  # fmt: skip
+            out = native_pass(Pass(net, (x, vectors), len(vectors), self.order, collapsed=True))[-1]
             part = out if sign > 0 else -out
             total = part if total is None else total + part
         assert total is not None

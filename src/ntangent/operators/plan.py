@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from ntangent._base.check import check_choice
 from ntangent.jet import Jet
 from ntangent.jet.algebra import Algebra
+from ntangent.jet.execute import run_along
 from ntangent.operators.constant import Constant
 from ntangent.operators.directions import Direction, directional_plan
 from ntangent.operators.inverse_system import InverseSystem, inverse_system
@@ -50,11 +52,9 @@ class Plan:
     order: int
     outputs: tuple[tuple[tuple[int, float], ...], ...]
 
-    def argument(self, x: Tensor) -> Jet:
-        """Return the coordinates as a jet of this plan's kind, shape (N, d)."""
-        vectors = self.vectors.like(x)
-        rows = torch.cat([x[None], vectors[:, None].expand(-1, *x.shape)])
-        return Jet(rows, self.order, self.structure)
+    def expand(self, f: Callable[[Any], Any], x: Tensor, backend: str = "auto") -> Jet:
+        """Return the jet of a function at points, shape (N, d), of this plan's kind."""
+        return run_along(f, x, self.vectors.like(x), self.order, self.structure, backend)
 
     @property
     def structure(self) -> int | Algebra:

@@ -4,6 +4,7 @@ They see a flat parameter vector and an objective, and nothing of networks or eq
 stops, or changes its course, because a loss is small in itself.
 """
 
+from ntangent._base.protocols import Objective, Stage, State
 from ntangent.optim.adam import Adam
 from ntangent.optim.funnel import Funnel
 from ntangent.optim.gauss_newton import GaussNewton
@@ -28,8 +29,11 @@ __all__ = [
     "LevenbergMarquardt",
     "LineSearchResult",
     "MultiStage",
+    "Objective",
     "Polish",
     "SSBroyden",
     "Schedule",
+    "Stage",
+    "State",
     "strong_wolfe",
 ]

@@ -76,6 +76,7 @@ class Adam:
             raise no_start("the loss or its gradient")
         zero = theta.new_zeros(theta.shape)
         memory = {"gradient": gradient, "first": zero, "second": zero, "evaluations": 1}
+        memory |= {"betas": self.betas, "eps": self.eps}  # whoever reads the moments needs them
         size = norm(gradient)
         return State(
             theta,
@@ -115,7 +116,7 @@ class Adam:
             theta,
             float(loss),
             done + 1,
-            {"gradient": gradient, "first": first, "second": second, "evaluations": evaluations},
+            memory | {"gradient": gradient, "first": first, "second": second, "evaluations": evaluations},
             {
                 "gradient_norm": size,
                 "step_length": norm(theta - state.theta),

@@ -16,14 +16,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ntangent._base.errors import ArgumentError
 from ntangent.jet import Jet
 from ntangent.jet.execute import run
 from ntangent.jet.mlp import _Pointwise
+from ntangent.nn import PeriodicEmbedding
 
 if TYPE_CHECKING:
     from ntangent.pinn.objective import PinnObjective
     from ntangent.pinn.problem import Problem
 
+# Lower end and length of the period of each coordinate, None where it has none.
+Periods = tuple[tuple[float, float] | None, ...]
+# From a network, its number, the axes it is a function of and their periods to its correction.
+Make = Callable[[nn.Module, int, "list[int]", Periods], nn.Module]
 # Centres of features lie in the box of the points, wider by this part of it on each side: features
 # centred outside are the slowly varying ones.
 MARGIN = 0.05
@@ -82,33 +88,73 @@ class Frame:
         return layer
 
 
-def random_features(points: Tensor, outputs: int, count: int, slope: float, seed: int) -> nn.Sequential:
-    """Return x -> C tanh(W x + b) with random frozen W, b and with C = 0, which is trained.
+def random_features(
+    points: Tensor,
+    outputs: int,
+    count: int,
+    slope: float | tuple[float, ...],
+    seed: int,
+    *,
+    activation: str = "tanh",
+    periods: Periods = (),
+) -> nn.Sequential:
+    """Return x -> C f(W x + b) with random frozen W, b and with C = 0, which is trained.
 
-    Feature j is tanh(a·(z - c)) in the coordinates z in which the box of the points is [-1, 1]^d; a is
-    uniform in [-slope, slope]^d and c uniform in the box, a little widened.
+    In the coordinates z in which the box of the points is [-1, 1]^d, the slopes a are uniform in
+    [-slope, slope]^d. Feature j is tanh(a·(z - c)) with c uniform in the box, a little widened, or
+    sin(a·z + b) with b uniform in [-π, π]. In a periodic coordinate features are periodic: sines with a
+    whole number of waves, a rounded, and tanh of (cos, sin) in the place of the coordinate.
 
     Args:
         points: shape (N, d).
         outputs: how many fields.
         count: how many features.
-        slope: largest slope.
+        slope: largest slope, or one for each coordinate.
         seed: seed of the features.
+        activation: f, "tanh" or "sin".
+        periods: lower end and length of the period of each coordinate, None where it has none.
     """
     generator = torch.Generator().manual_seed(seed)
-    shape = (count, points.shape[1])
+    largest = torch.as_tensor(slope, dtype=torch.float64).expand(points.shape[1])
+    waves = activation == "sin"
+    first = [] if waves else _embedding(periods)
+    if first:
+        cyclic = [p is not None for p in periods]
+        rows = [largest[i] for i, c in enumerate(cyclic) if c for _ in range(2)]
+        largest = torch.stack([*rows, *(largest[i] for i, c in enumerate(cyclic) if not c)])
+        points = first[0](points)
+    frame, shape = Frame.of(points), (count, points.shape[1])
     # Drawn in float64 on the CPU: the same features on every device.
-    slopes = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * slope
-    centres = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * (1 + 2 * MARGIN)
-    inner = Frame.of(points).layer(slopes.to(points), -(slopes * centres).sum(1).to(points))
+    slopes = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * largest
+    if waves:
+        for i, period in enumerate(periods):
+            if period is not None:
+                slopes[:, i] = torch.round(slopes[:, i] / math.pi) * math.pi
+                frame.half[i] = period[1] / 2
+        shift = (2 * torch.rand(count, generator=generator, dtype=torch.float64) - 1) * math.pi
+    else:
+        centres = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * (1 + 2 * MARGIN)
+        shift = -(slopes * centres).sum(1)
+    inner = frame.layer(slopes.to(points), shift.to(points))
     inner.requires_grad_(False)
     outer = nn.Linear(count, outputs, bias=False, dtype=points.dtype, device=points.device)
     nn.init.zeros_(outer.weight)
-    return nn.Sequential(inner, nn.Tanh(), outer)
+    return nn.Sequential(*first, inner, _Pointwise("sin") if waves else nn.Tanh(), outer)
+
+
+def _embedding(periods: Periods) -> list[PeriodicEmbedding]:
+    """Return the first layer of a function with these periods; none where there is no period."""
+    lengths = [None if p is None else p[1] for p in periods]
+    return [PeriodicEmbedding(lengths)] if any(p is not None for p in periods) else []
 
 
 def second_network(
-    points: Tensor, outputs: int, sizes: tuple[int, int], half_waves: float, seed: int
+    points: Tensor,
+    outputs: int,
+    sizes: tuple[int, int],
+    half_waves: float,
+    seed: int,
+    periods: Periods = (),
 ) -> nn.Sequential:
     """Return a network whose first layer is sines with about so many half-waves across the points' box.
 
@@ -120,8 +166,12 @@ def second_network(
         sizes: width and number of the hidden layers.
         half_waves: half-waves of the fastest neuron of the first layer, in each coordinate.
         seed: seed of its weights.
+        periods: as for :func:`random_features`; (cos, sin) take the place of a periodic coordinate.
     """
     width, depth = sizes
+    embedding = _embedding(periods)
+    if embedding:
+        points = embedding[0](points)
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -130,7 +180,7 @@ def second_network(
     first = Frame.of(points).layer(
         draw(width, points.shape[1]) * (math.pi / 2 * half_waves), draw(width) * math.pi
     )
-    layers: list[nn.Module] = [first, _Pointwise("sin")]
+    layers: list[nn.Module] = [*embedding, first, _Pointwise("sin")]
     for i in range(depth):
         last = i == depth - 1
         layer = nn.Linear(width, outputs if last else width, dtype=points.dtype, device=points.device)
@@ -176,21 +226,37 @@ class Corrections:
         return result
 
     def with_features(
-        self, theta: Tensor, *, count: int, slope: float, density: int, seed: int
+        self,
+        theta: Tensor,
+        *,
+        count: int,
+        slope: float | tuple[float, ...],
+        density: int,
+        seed: int,
+        activation: str = "tanh",
     ) -> tuple[PinnObjective, Tensor]:
         """Return the objective over the output weights of random features and the unknowns, and its start.
 
         Args:
             theta: parameters that are frozen, shape (P,).
             count: how many features.
-            slope: their largest slope, where the points' box has width 2 in each coordinate.
+            slope: their largest slope, or one for each coordinate, where the points' box has width 2.
             density: how many times more points the equations are asked to hold at.
             seed: seed of the features.
+            activation: "tanh" or "sin".
         """
         base, points = self._frozen(theta), self._more_points(density)
-        net = _corrected(
-            base, lambda part, i: random_features(points, _outputs(part, points), count, slope, seed + i)
-        )
+        self._check_slopes(slope)
+
+        def make(part: nn.Module, i: int, axes: list[int], periods: Periods) -> nn.Module:
+            own = points[:, axes]
+            steep = tuple(slope[a] for a in axes) if isinstance(slope, tuple) else slope
+            return random_features(
+                own, _outputs(part, own), count, steep, seed + i,
+                activation=activation, periods=periods,
+            )  # fmt: skip
+
+        net = self._corrected(base, make)
         self.successor = corrected = self.rebuilt(net, points)
         start = corrected.start()
         start[:] = 0.0
@@ -214,10 +280,13 @@ class Corrections:
         base, points = self._frozen(theta), self._more_points(density)
         if frequency is None:
             frequency = 3.0 * self._sign_changes(theta)
-        half_waves, sizes = frequency, (width, depth)
-        net = _corrected(
-            base, lambda part, i: second_network(points, _outputs(part, points), sizes, half_waves, seed + i)
-        )
+        half_waves = frequency
+
+        def make(part: nn.Module, i: int, axes: list[int], periods: Periods) -> nn.Module:
+            own = points[:, axes]
+            return second_network(own, _outputs(part, own), (width, depth), half_waves, seed + i, periods)
+
+        net = self._corrected(base, make)
         self.successor = corrected = self.rebuilt(net, points)
         start, unknowns = corrected.start(), self._unknowns(theta)
         start[len(start) - len(unknowns) :] = unknowns
@@ -269,6 +338,31 @@ class Corrections:
         self.load(theta)
         return copy.deepcopy(self.net).requires_grad_(False)
 
+    def _corrected(self, base: nn.Module, make: Make) -> nn.Module:
+        """Return a network with its correction; several networks, by field, are corrected one by one."""
+
+        def corrected(part: nn.Module, i: int, name: str | None) -> nn.Module:
+            domain = self.problem.domain.names
+            own = list(domain) if name is None else list(self.problem.inputs(name))
+            built = self.problem.built_in(name)
+            cycles = () if built is None else built.cycles
+            ends = [self.problem.interval(n) if n in cycles else None for n in own]
+            periods = tuple(None if e is None else (e[0], e[1] - e[0]) for e in ends)
+            return Corrected(part, make(part, i, [domain.index(n) for n in own], periods))
+
+        if not isinstance(base, nn.ModuleDict):
+            return corrected(base, 0, None)
+        return nn.ModuleDict({name: corrected(part, i, name) for i, (name, part) in enumerate(base.items())})
+
+    def _check_slopes(self, slope: float | tuple[float, ...]) -> None:
+        dimension = self.problem.domain.dimension
+        if isinstance(slope, tuple) and len(slope) != dimension:
+            raise ArgumentError(
+                f"slope has {len(slope)} entries",
+                f"there is one for each of the {dimension} coordinate(s), or one number for all",
+                "slope=12.0",
+            )
+
     def _unknowns(self, theta: Tensor) -> Tensor:
         return theta[len(theta) - len(self.problem.unknowns) :]
 
@@ -306,14 +400,6 @@ class Corrections:
 def _outputs(net: nn.Module, points: Tensor) -> int:
     with torch.no_grad():
         return int(net(points[:1]).shape[-1])
-
-
-def _corrected(base: nn.Module, make: Callable[[nn.Module, int], nn.Module]) -> nn.Module:
-    """Return a network with its correction; several networks, by field, are corrected one by one."""
-    if isinstance(base, nn.ModuleDict):
-        parts = enumerate(base.items())
-        return nn.ModuleDict({name: Corrected(part, make(part, i)) for i, (name, part) in parts})
-    return Corrected(base, make(base, 0))
 
 
 def _corrections(net: nn.Module) -> list[Corrected]:

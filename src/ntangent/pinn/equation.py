@@ -120,9 +120,9 @@ def make_equation(
     call = bind(function, list(outputs), names, name)
     over = indices(names, ())
     values = {n: u.start for n, u in problem.unknowns.items()} if parameters is None else parameters
-    scope: dict[str, Any] = {
-        PARAMETERS: Parameters({n: torch.tensor([[v]], dtype=torch.float64) for n, v in values.items()})
-    }
+    scope = _Scope(
+        {PARAMETERS: Parameters({n: torch.tensor([[v]], dtype=torch.float64) for n, v in values.items()})}
+    )
     for field_name, count in outputs.items():
         ramp = torch.linspace(0.3, 0.7, count, dtype=torch.float64)[None]
         scope[field_name] = recorder(field_name, over, ramp)
@@ -138,7 +138,21 @@ def make_equation(
             "its residual could not change",
             f"lambda {next(iter(outputs))}: {next(iter(outputs))}.{names[0]}",
         )
-    return Equation(name, call, residual.note, names)
+    # An argument that is taken and not used must be there all the same.
+    idle = {(n, (0,) * len(names)) for n in scope.taken - {PARAMETERS, *(n for n, _ in residual.note.uses)}}
+    return Equation(name, call, replace(residual.note, uses=residual.note.uses | idle), names)
+
+
+class _Scope(dict[str, Any]):
+    """Named values that remember which of them were taken."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.taken: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.taken.add(name)
+        return super().__getitem__(name)
 
 
 def checked(residual: Any, name: str) -> Field:

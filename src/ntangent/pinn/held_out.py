@@ -75,8 +75,9 @@ class HeldOut:
                 trained += float((found[block.name] * scale(block)[:, None]).square().sum())
         self.last = {"held_out": held, "trained": trained}
         if held > PARTED * trained and self.warning is None:
+            when = "at the end" if last else f"in iteration {step}"
             self.warning = (
-                f"in iteration {step} the mean square residual at held-out points is {held:.2e}, "
+                f"{when} the mean square residual at held-out points is {held:.2e}, "
                 f"{held / trained if trained else float('inf'):.0f} times that at the trained points: "
                 "the network fits the points more than the equation; use more or other points"
             )

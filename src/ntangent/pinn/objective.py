@@ -78,8 +78,8 @@ class PinnObjective(Corrections, Products, Revisable):
 
     def _arrange(self) -> None:
         """Plan the passes and the scale of every residual."""
-        self._passes = plan(self.problem, self.blocks, self.chunk)
-        self._numbers: Sequence[int] = range(len(self._passes))
+        self.passes = plan(self.problem, self.blocks, self.chunk)
+        self._numbers: Sequence[int] = range(len(self.passes))
         self._scales = [self._scale(block) for block in self.blocks]
 
     def _scale(self, block: Block) -> Tensor:
@@ -241,15 +241,12 @@ class PinnObjective(Corrections, Products, Revisable):
         """Return the residuals of every block, (C, n)."""
         pieces: list[list[Tensor]] = [[] for _ in self.blocks]
         parameters = self._parameters(raw)
-        for one in self._passes:
+        for one in self.passes:
             for part, rows in one.rows(self.net, parameters):
                 pieces[part.index].append(self._scaled(part, rows) if weighted else rows)
         # Of some blocks another process has all rows.
-        none = self.points.new_zeros
-        return [
-            found[0] if len(found) == 1 else torch.cat(found, 1) if found else none(len(block.weights), 0)
-            for found, block in zip(pieces, self.blocks, strict=True)
-        ]
+        none = [self.points.new_zeros(len(block.weights), 0) for block in self.blocks]
+        return [f[0] if len(f) == 1 else torch.cat(f or [n], 1) for f, n in zip(pieces, none, strict=True)]
 
     def _vector(self, raw: Sequence[Tensor]) -> Tensor:
         return torch.cat([rows.reshape(-1) for rows in self._pieces(raw)])
@@ -291,13 +288,13 @@ class PinnObjective(Corrections, Products, Revisable):
             self._keep_rows(theta, pieces)
             return loss.detach(), self._gradient(loss, raw)
         sums = Pairwise()
-        for number, one in zip(self._numbers, self._passes, strict=True):
+        for number, one in zip(self._numbers, self.passes, strict=True):
             sums.add(number, self._pass_gradient(one, raw))
         total = self._total(sums, theta.new_zeros(len(theta) + 1))
         return total[-1], total[:-1]
 
     def _pass_gradient(self, one: Pass, raw: Tensor) -> Tensor:
-        """Return the gradient of a pass's share of the loss, and behind it the share itself, (P + 1,)."""
+        """Return the gradient of a pass's share of the loss, then the share itself, (P + 1,)."""
         with torch.enable_grad():
             parameters = self._parameters(raw.unbind(0) if len(raw) else ())
             squares = [self._scaled(p, rows).square().sum() for p, rows in one.rows(self.net, parameters)]
@@ -315,20 +312,24 @@ class PinnObjective(Corrections, Products, Revisable):
         layers over independent points; a general, slower method otherwise. Which of them holds is
         found out once, by comparing a product of the Jacobian with automatic differentiation.
         """
-        if self._structured is None:
-            self._structured = self._structure_holds(theta)
-        if not self._structured:
+        if not self.structured(theta):
             return self._general(theta)
         result = self._per_point(theta)
         assert result is not None
         return result
 
+    def structured(self, theta: Tensor) -> bool:
+        """Return whether the network is a chain of linear layers over independent points; found once."""
+        if self._structured is None:
+            self._structured = self._structure_holds(theta)
+        return self._structured
+
     def _per_point(self, theta: Tensor) -> tuple[Tensor, Tensor] | None:
         raw = self.load(theta)
         found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.blocks]
-        for one in self._passes:
+        for one in self.passes:
             leaves = [q.detach().expand(len(one.points), 1).clone().requires_grad_() for q in raw]
-            result = per_point_jacobian(self._matrix(one, leaves), self.parameters, leaves)
+            result = per_point_jacobian(self.matrix(one, leaves), self.parameters, leaves)
             if result is None:
                 return None
             for index, residuals, jacobian in _unfolded(one, *result):
@@ -348,7 +349,7 @@ class PinnObjective(Corrections, Products, Revisable):
         unfolded = _unfolded(one, order, order.new_zeros((*order.shape, 1)))
         return [(index, places.long()) for index, places, _ in unfolded]
 
-    def _matrix(self, one: Pass, leaves: Sequence[Tensor]) -> Callable[[], Tensor]:
+    def matrix(self, one: Pass, leaves: Sequence[Tensor]) -> Callable[[], Tensor]:
         """Return a function that evaluates a pass as rows with one entry for each point.
 
         A residual that depends on several points stands at the first of them, with zeros at the

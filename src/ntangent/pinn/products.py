@@ -25,7 +25,7 @@ class Products:
     parameters: list[Tensor]
     blocks: list[Block]
     _structured: bool | None
-    _passes: list[Pass]
+    passes: list[Pass]
     _numbers: Sequence[int]  # of the passes, among those of all processes
 
     @property
@@ -59,9 +59,9 @@ class Products:
         parts: list[ImplicitJacobian] = []
         places: list[list[Tensor]] = [[] for _ in self.blocks]
         total = 0
-        for one in self._passes:
+        for one in self.passes:
             leaves = [q.detach().expand(len(one.points), 1).clone().requires_grad_() for q in raw]
-            part = implicit_jacobian(self._matrix(one, leaves), self.parameters, leaves)
+            part = implicit_jacobian(self.matrix(one, leaves), self.parameters, leaves)
             assert part is not None
             for index, positions in self._places(one, part.rows):
                 places[index].append(total + positions)
@@ -104,7 +104,7 @@ class Products:
         _vector: Callable[[Sequence[Tensor]], Tensor]
         _structure_holds: Callable[[Tensor], bool]
         _places: Callable[[Pass, Tensor], list[tuple[int, Tensor]]]
-        _matrix: Callable[[Pass, Sequence[Tensor]], Callable[[], Tensor]]
+        matrix: Callable[[Pass, Sequence[Tensor]], Callable[[], Tensor]]
 
 
 def _flat(grads: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> Tensor:

@@ -52,6 +52,10 @@ class Revisable:
 
     # --- rows that are known -------------------------------------------------------------------------
 
+    def factor(self, name: str) -> Tensor | None:
+        """Return the factor of a block's squared residuals; None where it is 1."""
+        return self._factors.get(name)
+
     def _keep_rows(self, theta: Tensor, pieces: Sequence[Tensor]) -> None:
         named = zip(self.blocks, pieces, strict=True)
         self._seen = theta, {block.name: rows.detach() for block, rows in named}
@@ -62,6 +66,10 @@ class Revisable:
     def _changed(self) -> None:
         self.version += 1
         self._seen = None
+
+    def whole(self) -> Self:
+        """Return the objective with all of its points in this process."""
+        return self
 
     # --- terms ---------------------------------------------------------------------------------------
 
@@ -77,12 +85,16 @@ class Revisable:
         terms = [Term(block.name, block.points, block.weights, block.count) for block in self.blocks]
         return Layout(tuple(terms), {name: self.problem.interval(name) for name in self.problem.domain.names})
 
+    def term(self, name: str) -> Self:
+        """Return the objective of one block alone, with its weights."""
+        alone = copy.copy(self)
+        alone.blocks, alone._seen = [block for block in self.blocks if block.name == name], None
+        alone._arrange()
+        return alone
+
     def term_gradient(self, theta: Tensor, name: str, factor: Tensor) -> Tensor:
         """Return the gradient of a block's mean(factor · r²), rows added by relative weight, shape (P,)."""
-        place = [block.name for block in self.blocks].index(name)
-        alone = copy.copy(self)
-        alone.blocks, alone._seen = [self.blocks[place]], None
-        alone._arrange()
+        alone = self.term(name)
         raw = alone.load(theta).detach().clone().requires_grad_()
         with torch.enable_grad():
             (rows,) = alone._pieces(raw.unbind(0) if len(raw) else (), weighted=False)
@@ -139,6 +151,10 @@ class Revisable:
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
             self._shuffled = key, torch.randperm(count, generator=generator)
         chosen = self._shuffled[1][place * size : (place + 1) * size].to(self.points.device)
+        return self.part(chosen)
+
+    def part(self, chosen: Tensor) -> Self:
+        """Return the objective on some of the collocation points, by index; conditions stay whole."""
         part = self._at(self.points[chosen], self.blocks)
         moving = self.movable()
         part._factors = {

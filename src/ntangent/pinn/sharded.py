@@ -72,7 +72,7 @@ class ShardedObjective(PinnObjective):
         self._duties: list[Duty] = duties(self.blocks, team.size, self.chunk)
         own = [(i, duty) for i, duty in enumerate(self._duties) if duty.rank == team.rank]
         self._numbers = [i for i, _ in own]
-        self._passes = [Pass(self.problem, duty.segments) for _, duty in own]
+        self.passes = [Pass(self.problem, duty.segments) for _, duty in own]
         self._scales = [self._scale(block) for block in self.blocks]
         self._found: list[Tensor] | None = None
 
@@ -81,17 +81,27 @@ class ShardedObjective(PinnObjective):
         if not self._plain:
             self._arrange()
 
+    def whole(self) -> Self:
+        """Return the objective with all of its points in this process, beside which the others do nothing."""
+        twin = self
+        if not self.crew.over:
+            twin = copy.copy(self)
+            twin.crew = Crew(self.crew.team)
+            twin.crew.over = True
+        twin.gather_all()
+        return twin
+
     def _check_graph(self) -> None:
         """Check on every rank alike, at all conditions and at a few of the other points."""
-        passes, self._passes = self._passes, []
+        passes, self.passes = self.passes, []
         for block in range(len(self.blocks)):
             entry = (block, self.blocks[block], slice(0, self.blocks[block].count))
             few = section([[entry]], 0, min(2, entry[1].count)) if entry[1].free else [[entry]]
-            self._passes.append(Pass(self.problem, few))
+            self.passes.append(Pass(self.problem, few))
         try:
             super()._check_graph()
         finally:
-            self._passes = passes
+            self.passes = passes
 
     def _columns(self, rank: int) -> list[list[slice]]:
         """Return which residuals of each block a rank has, in the order in which it has them."""
@@ -161,7 +171,7 @@ class ShardedObjective(PinnObjective):
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient, shape (P,). Communication: P numbers."""
         raw, sums = self.load(theta).detach().clone().requires_grad_(), Pairwise()
-        for number, one in zip(self._numbers, self._passes, strict=True):
+        for number, one in zip(self._numbers, self.passes, strict=True):
             sums.add(number, self._pass_gradient(one, raw))
         total = self._total(sums, theta.new_zeros(len(theta) + 1))
         return total[-1], total[:-1]
@@ -181,14 +191,14 @@ class ShardedObjective(PinnObjective):
 
     def _own_jacobian(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         self._settle_structure(theta)
-        if not self._passes:
+        if not self.passes:
             return theta.new_zeros(0), theta.new_zeros(0, len(theta))
         return super().residuals_and_jacobian(theta)
 
     def _settle_structure(self, theta: Tensor) -> None:
         """Find out whether points are independent of each other, for all ranks alike."""
         if self._structured is None:
-            holds = not self._passes or self._structure_holds(theta)
+            holds = not self.passes or self._structure_holds(theta)
             self._structured = bool(self.crew.team.sum(torch.tensor([float(not holds)])) == 0)
 
     @shared
@@ -220,7 +230,7 @@ class ShardedObjective(PinnObjective):
         alone._arrange()
         whole = factor.to(self.device).expand(len(block.weights), block.count)
         raw, sums = alone.load(theta).detach().clone().requires_grad_(), Pairwise()
-        for number, one in zip(alone._numbers, alone._passes, strict=True):
+        for number, one in zip(alone._numbers, alone.passes, strict=True):
             with torch.enable_grad():
                 ((part, rows),) = one.rows(self.net, alone._parameters(raw.unbind(0) if len(raw) else ()))
                 value = weights @ (whole[:, part.columns] * rows.square()).sum(1) / block.count
@@ -239,7 +249,7 @@ class ShardedObjective(PinnObjective):
     @shared
     def _linearised(self, theta: Tensor) -> Tensor:
         self._settle_structure(theta)
-        self._linear = super().linearise(theta) if self._passes else None
+        self._linear = super().linearise(theta) if self.passes else None
         return self._gathered(theta.new_zeros(0) if self._linear is None else self._linear.residual)
 
     @shared

@@ -13,7 +13,10 @@ from ntangent._base.check import FLOATS, check_order, check_points
 from ntangent._base.describe import describe
 from ntangent._base.errors import ArgumentError, DtypeError, ProblemError, ShapeError
 from ntangent._base.protocols import Stage
+from ntangent.diagnose import Monitor
+from ntangent.pinn.final import final_facts
 from ntangent.pinn.held_out import HeldOut, other_sampler
+from ntangent.pinn.monitoring import Watch
 from ntangent.pinn.objective import PinnObjective, check_weights
 from ntangent.pinn.problem import Problem
 from ntangent.pinn.reference import exact, exact_fields, gives_derivatives
@@ -37,6 +40,7 @@ def solve(
     weighting: Weighting | None = None,
     resample: Resampler | None = None,
     refine: Refine | str | None = None,
+    monitor: Monitor | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -67,6 +71,8 @@ def solve(
         resample: how the collocation points move during the training.
         refine: "auto" or a ``Refine`` to add points when the residual on held-out points leaves that
             on the training points; None keeps their number.
+        monitor: reads diagnostics during the training into the metrics, under "monitor/"; their share of
+            the time is in the result.
         run_dir: folder for configuration, metrics, checkpoints and report; None keeps the run in
             memory.
         resume: continue the run of ``run_dir`` from its newest checkpoint, to the same bits.
@@ -109,7 +115,7 @@ def solve(
     _check_reference(problem, points, objective.order)
     if isinstance(objective, ShardedObjective) and not objective.crew.team.leads:
         reached = follow(objective)
-        return Solution(objective.latest, reached, None)
+        return Solution(objective.latest.whole(), reached, None)
     with led(objective) as handed:
         others = other_sampler(sampler, len(points)).points(problem.domain, dtype, device)
         held_out = HeldOut(objective, others)
@@ -117,6 +123,7 @@ def solve(
             objective, weighting=weighting, resample=resample, refine=rule, held_out=others, seed=seed
         )
         warn_without_effect(revision, stages, sampler)
+        watch = Watch(objective, monitor)
         folder = None
         if run_dir is not None:
             given = dict(recipe or {"problem": "python", "options": {}})
@@ -125,19 +132,23 @@ def solve(
                 statement=describe(problem), network=describe(net), sampler=describe(sampler),
                 sobolev=weights, equation_weights=equation_weights, chunk=chunk,
                 weighting=describe(weighting), resample=describe(resample), refine=describe(rule),
+                **({} if monitor is None else {"monitor": describe(monitor.settings)}),
             )  # fmt: skip
             folder = _folder(run_dir, config, resume, overwrite)
         outcome = train(
             stages, objective, objective.start(), folder=folder, resume=resume,
             callbacks=[*callbacks, Progress(stages, quiet=not progress)],
             checkpoint_every=checkpoint_every, describe=objective.unknowns,
-            measure=lambda step, theta: {**held_out.measure(step, theta), **revision.measure(step, theta)},
+            measure=lambda step, state: {
+                **held_out.measure(step, state.theta), **revision.measure(step, state.theta),
+                **watch.measure(step, state),
+            },
             extra=revision.state_dict, restore=revision.load_state_dict, revise=revision,
         )  # fmt: skip
         held_out.measure(0, outcome.theta, last=True)
         handed.append(outcome)
-        # A stage may have put another objective in its place, with a network that holds ``net``.
-        return finish(objective.latest, outcome, folder, held_out)
+    # A stage may have put another objective in its place, with a network that holds ``net``.
+    return finish(objective.latest.whole(), outcome, folder, held_out, watch)
 
 
 def _folder(run_dir: str | Path, config: Mapping[str, Any], resume: bool, overwrite: bool) -> RunFolder:
@@ -157,7 +168,11 @@ def _check_reference(problem: Problem, points: Tensor, order: int) -> None:
 
 
 def finish(
-    objective: PinnObjective, outcome: Outcome, folder: RunFolder | None, held_out: HeldOut | None = None
+    objective: PinnObjective,
+    outcome: Outcome,
+    folder: RunFolder | None,
+    held_out: HeldOut | None = None,
+    watch: Watch | None = None,
 ) -> Solution:
     """Return the solution of a finished training, with its evaluation written into the folder."""
     solution = Solution(objective, outcome, folder)
@@ -165,7 +180,10 @@ def finish(
         solution.notes |= held_out.last
     if isinstance(objective, ShardedObjective):
         solution.notes["ranks"] = objective.crew.team.size
+    if watch is not None:
+        solution.notes |= watch.finish(outcome)
     if folder is not None:
+        folder.write_final(final_facts(objective, outcome.theta))
         arrays = solution.evaluate()
         folder.write_evaluation(arrays)
         folder.write_result(solution.summary(arrays))

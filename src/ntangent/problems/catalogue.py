@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from ntangent import optim
+from ntangent._base.check import check_order, check_positive
 from ntangent._base.describe import describe
 from ntangent._base.protocols import Stage
 from ntangent._base.registry import Registry
-from ntangent.pinn import Problem, Sampler, Solution, solve
+from ntangent.jet import MLP
+from ntangent.nn import PeriodicEmbedding
+from ntangent.pinn import Periodic, Problem, Sampler, Sobol, Solution, solve
+from ntangent.problems.reference import PeriodicSolution
 from ntangent.run import distribution
 
 _log = logging.getLogger("ntangent.problems")
@@ -62,7 +70,143 @@ class Restarting(Recipe, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Published:
+    """The best error that the literature reports.
+
+    Args:
+        error: relative L2 error of the field.
+        cost: what it took.
+        source: where it stands.
+    """
+
+    error: float
+    cost: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What most problems share: a tanh network, Levenberg-Marquardt, then a polish.
+
+    A subclass states the problem and overrides what suits it better.
+
+    Args:
+        seed: seed of the network, the points and the features of the polish.
+        width: neurons in each hidden layer.
+        depth: hidden layers.
+        points: collocation points.
+        iterations: budget of the Levenberg-Marquardt stage; with 0 the network is zero, and the polish
+            alone finds the field, which is best for smooth solutions of linear problems.
+        features: random features of the polish that follows; 0 for none.
+    """
+
+    seed: int = 0
+    width: int = 20
+    depth: int = 2
+    points: int = 1000
+    iterations: int = 200
+    features: int = 0
+
+    harmonics: ClassVar[int] = 1
+    """Harmonics of the embedding of a periodic coordinate."""
+
+    published: ClassVar[tuple[Published, ...]] = ()
+    """The errors to compare with."""
+
+    newton: ClassVar[int] = 3
+    """Budget of the polish: of a linear problem the first step finds the minimum, the others round less."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "depth", "points"):
+            check_positive(getattr(self, name), name, integer=True)
+        for name in ("seed", "iterations", "features"):
+            check_order(getattr(self, name), name)
+
+    def problem(self) -> Problem:
+        """Return the problem."""
+        raise NotImplementedError
+
+    def network(self) -> nn.Module:
+        """Return the network, float64: one input for each coordinate, one output for each component.
+
+        Coordinates of a hard periodic condition pass through an embedding.
+        """
+        problem = self.problem()
+        inputs, outputs = problem.domain.dimension, sum(problem.components.values())
+        closed = {c.coordinate for c in problem.conditions if isinstance(c, Periodic) and c.hard}
+        periods = [high - low if name in closed else None for name, low, high in problem.box.intervals]
+        first: list[nn.Module] = []
+        if any(periods):
+            embedding = PeriodicEmbedding(periods, self.harmonics)
+            first, inputs = [embedding], embedding.features
+        network = MLP(
+            inputs, outputs, width=self.width, depth=self.depth, dtype=torch.float64, generator=self.seed
+        )
+        if not self.iterations:
+            # Nothing trains it: left out, it leaves the polish less to undo.
+            last = network[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        return nn.Sequential(*first, *network) if first else network
+
+    def sampler(self) -> Sampler:
+        """Return the sampler of the collocation points."""
+        return Sobol(self.points, seed=self.seed)
+
+    def slope(self) -> float | tuple[float, ...]:
+        """Return the largest slope of a feature of the polish.
+
+        It is a little above the highest wave number of the solution, in a box of width 2.
+        """
+        return 6.0
+
+    def stages(self) -> list[Stage]:
+        """Return the stages of training."""
+        stages: list[Stage] = []
+        if self.iterations:
+            stages.append(optim.LevenbergMarquardt(self.iterations))
+        if self.features:
+            # Four rows for each feature, so that the residual is small between the points too.
+            density = max(1, round(4 * self.features / self.points))
+            stages.append(
+                optim.Polish(
+                    self.newton,
+                    features=self.features,
+                    slope=self.slope(),
+                    density=density,
+                    seed=self.seed,
+                    activation="sin",
+                )
+            )
+        return stages
+
+    def headline(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Return the numbers that a user of this problem asks for.
+
+        Args:
+            result: what ``Solution.summary`` returned.
+        """
+        numbers: dict[str, Any] = dict(result.get("unknowns", {}))
+        numbers |= {f"{name}_error": error for name, error in result.get("unknown_errors", {}).items()}
+        numbers |= {
+            name: result[name] for name in ("relative_l2", "max_error", "max_residual") if name in result
+        }
+        return {**numbers, "seconds": result["seconds"]}
+
+
 CATALOGUE: Registry[type[Recipe]] = Registry("problem")
+
+
+def catalogued(name: str) -> Callable[[type[Any]], type[Any]]:
+    """Return a decorator that puts a recipe into the catalogue."""
+
+    def add(kind: type[Any]) -> type[Any]:
+        CATALOGUE.add(name, kind)
+        return kind
+
+    return add
 
 
 def run(name: str, recipe: Recipe, **options: Any) -> Solution:
@@ -102,3 +246,19 @@ def _run_once(name: str, recipe: Recipe, **options: Any) -> Solution:
         recipe={"problem": name, "options": describe(recipe)},
         **options,
     )
+
+
+def on_arrays(function: Callable[..., Any], *coordinates: Tensor) -> Tensor:
+    """Return what a function of float64 vectors gives at coordinates of any common shape, as their kind."""
+    first = coordinates[0]
+    values = function(*(c.detach().cpu().double().reshape(-1).numpy() for c in coordinates))
+    return torch.as_tensor(values).reshape(first.shape).to(first)
+
+
+def spectral(solution: Callable[[], PeriodicSolution]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a reference u(x, t) that solves the equation when it is first asked for."""
+
+    def exact(x: Tensor, t: Tensor) -> Tensor:
+        return on_arrays(solution(), x, t)
+
+    return exact

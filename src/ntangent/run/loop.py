@@ -49,7 +49,7 @@ def train(
     extra: Callable[[], Mapping[str, Any]] | None = None,
     restore: Callable[[dict[str, Any]], object] | None = None,
     describe: Callable[[Tensor], Mapping[str, float]] | None = None,
-    measure: Callable[[int, Tensor], Mapping[str, float]] | None = None,
+    measure: Callable[[int, State], Mapping[str, float]] | None = None,
     revise: Callable[[Objective, Stage, Tensor, int], object] | None = None,
 ) -> Outcome:
     """Train through all stages, each until it stops by itself or has used its budget.
@@ -74,8 +74,9 @@ def train(
             samplers, weights), as tensors and plain values.
         restore: takes what ``extra`` returned, before the first iteration of a resumed run.
         describe: returns named numbers for the metrics (unknown parameters), given θ of whichever stage.
-        measure: returns further numbers, given the step and θ; they stand beside those that the
-            stage reports. It is asked at recorded iterations and may return none.
+        measure: returns further numbers, given the step and the state of the stage (θ, the optimiser's
+            memory); they stand beside those that the stage reports. It is asked at recorded iterations
+            and may return none.
         revise: may change what the objective computes (weights, points) before a stage begins and
             between two of its iterations; gets the objective, the stage, θ and the iterations done
             since the run began. An objective that changes counts up its ``version``, and the stage
@@ -147,7 +148,7 @@ class _Training:
     record_every: int
     extra: Callable[[], Mapping[str, Any]] | None
     describe: Callable[[Tensor], Mapping[str, float]] | None
-    measure: Callable[[int, Tensor], Mapping[str, float]] | None = None
+    measure: Callable[[int, State], Mapping[str, float]] | None = None
     revise: Callable[[Objective, Stage, Tensor, int], object] | None = None
 
     index: int = 0
@@ -275,6 +276,8 @@ class _Training:
             done = state.iteration
             state = self._accept(stage.step(self.objective, state))
             if state.iteration <= done:
+                if state.stop is not None:
+                    break  # it gave up without a step; the iteration is on record already
                 raise ArgumentError(
                     f"{self.names[self.index]}.step returned iteration {state.iteration} after {done}",
                     "a stage that does not count would never end",
@@ -332,7 +335,7 @@ class _Training:
             values = {name: float(value) for name, value in self.describe(state.theta).items()}
         info = state.info
         if recorded and self.measure is not None:
-            info = {**info, **self.measure(self.step, state.theta)}
+            info = {**info, **self.measure(self.step, state)}
         record = Record(
             self.step,
             self.index,

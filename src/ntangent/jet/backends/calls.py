@@ -27,19 +27,48 @@ def plan_of(
     directions: Structure,
     rows: Sequence[Activation],
     collapsed: bool,
+    tangents: Tensor | None = None,
 ) -> Plan:
-    """Return the checked plan for arguments of these shapes and types, from a cache."""
+    """Return the checked plan for arguments of these shapes and types, from a cache.
+
+    ``x`` holds jets, shape (rows, points, features); or with ``tangents``, rows of order 1 that all points
+    share, shape (lines, features), the points alone, shape (points, features).
+    """
+    lines = None if tangents is None else (tangents.shape, tangents.dtype, tangents.is_cpu)
     key = (
-        order, directions, collapsed, x.shape[0], x.shape[-1], x.dtype, x.is_cpu, x.ndim,
+        order, directions, collapsed, lines or x.shape[0], x.shape[-1], x.dtype, x.is_cpu, x.ndim,
         *map(id, rows), *[p if p is None else (p.shape, p.dtype, p.is_cpu) for p in params],
     )  # fmt: skip
     plan = _plans.get(key)
     if plan is None:
-        plan = _check(x, params, order, directions, rows, collapsed)
+        if tangents is not None:
+            check_tangents(x, tangents)
+            given = x.new_empty((1 + len(tangents), 0, x.shape[1]))
+        plan = _check(x if tangents is None else given, params, order, directions, rows, collapsed)
         if len(_plans) >= 1024:
             _plans.clear()
         _plans[key] = plan  # it holds the rows, so their ids in the key stay theirs
     return plan
+
+
+def check_tangents(x: Tensor, tangents: Tensor) -> None:
+    """Raise unless points and tangents fit together."""
+    if x.ndim != 2 or tangents.ndim != 2 or tangents.shape[1] != x.shape[1] or len(tangents) == 0:
+        raise ShapeError(
+            f"points of shape {tuple(x.shape)} and tangents of shape {tuple(tangents.shape)}",
+            "expected (points, features) and (lines, features)",
+        )
+    if tangents.dtype != x.dtype or tangents.device != x.device:
+        raise DtypeError(
+            f"the points are {x.dtype} on {x.device}, their tangents {tangents.dtype} on {tangents.device}",
+            "",
+            "tangents.to(x)",
+        )
+
+
+def spread(x: Tensor, tangents: Tensor) -> Tensor:
+    """Return points with tangents that all of them share as jets of degree 1."""
+    return torch.cat([x[None], tangents[:, None].expand(-1, *x.shape)])
 
 
 def degree_of(x: Tensor, order: int, directions: Structure, collapsed: bool) -> int:
@@ -113,6 +142,10 @@ def _pack(tensors: Sequence[Tensor | None]) -> Any:
     return kind(*[None if t is None else t.data_ptr() for t in tensors])
 
 
+def _address(tangents: Tensor | None) -> int | None:
+    return None if tangents is None else tangents.data_ptr()
+
+
 def _dense(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
     return [t if t is None else t.contiguous() for t in tensors]
 
@@ -137,15 +170,15 @@ def _saved_size(plan: Plan, points: int) -> int:
 
 
 def forward(
-    plan: Plan, x: Tensor, params: Sequence[Tensor | None], save: bool
+    plan: Plan, x: Tensor, params: Sequence[Tensor | None], save: bool, tangents: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Return the output jet and, with ``save``, what backward needs."""
     x, params = x.contiguous(), _dense(params)
-    points = x.shape[1]
+    points = x.shape[-2]
     out = torch.empty((plan.rows, points, plan.widths[-1]), dtype=plan.dtype)
     saved = torch.empty(_saved_size(plan, points), dtype=plan.dtype) if save else None
     _library().forward(
-        plan.single, plan.address, _pack(params), points, x.data_ptr(), out.data_ptr(),
+        plan.single, plan.address, _pack(params), points, x.data_ptr(), _address(tangents), out.data_ptr(),
         None if saved is None else saved.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return out, saved
@@ -158,6 +191,7 @@ def backward(
     saved: Tensor | None,
     g: Tensor,
     needs: Sequence[bool],
+    tangents: Tensor | None = None,
 ) -> list[Tensor | None]:
     """Return the gradients of x and of the parameters that are needed."""
     x, params, g = x.contiguous(), _dense(params), g.contiguous()
@@ -166,21 +200,23 @@ def backward(
         torch.empty_like(p) if n and p is not None else None for p, n in zip(params, needs[1:], strict=True)
     ]
     _library().backward(
-        plan.single, plan.address, _pack(params), x.shape[1], x.data_ptr(),
+        plan.single, plan.address, _pack(params), x.shape[-2], x.data_ptr(), _address(tangents),
         None if saved is None else saved.data_ptr(), g.data_ptr(),
         None if gx is None else gx.data_ptr(), _pack(grads), torch.get_num_threads(),
     )  # fmt: skip
     return [gx, *grads]
 
 
-def jacobian(plan: Plan, x: Tensor, params: Sequence[Tensor | None], g: Tensor) -> Tensor:
+def jacobian(
+    plan: Plan, x: Tensor, params: Sequence[Tensor | None], g: Tensor, tangents: Tensor | None = None
+) -> Tensor:
     """Return the gradient of every point's <g, output> in all parameters, shape (N, P)."""
     x, params, g = x.contiguous(), _dense(params), g.contiguous()
     columns = sum(p.numel() for p in params if p is not None)
-    result = torch.empty((x.shape[1], columns), dtype=plan.dtype)
+    result = torch.empty((x.shape[-2], columns), dtype=plan.dtype)
     _library().jacobian(
-        plan.single, plan.address, _pack(params), x.shape[1], x.data_ptr(), g.data_ptr(), result.data_ptr(),
-        torch.get_num_threads(),
+        plan.single, plan.address, _pack(params), x.shape[-2], x.data_ptr(), _address(tangents), g.data_ptr(),
+        result.data_ptr(), torch.get_num_threads(),
     )  # fmt: skip
     return result
 

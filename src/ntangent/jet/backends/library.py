@@ -19,7 +19,7 @@ from ntangent.jet.backends.rows import keeps, signature
 from ntangent.jet.backends.tables import Table, table
 from ntangent.jet.polynomial import variables
 
-ABI = 2
+ABI = 3
 MAX_LAYERS = 64
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_long
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -31,9 +31,9 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ntangent_row": (ctypes.c_char_p, [_L]),
     "ntangent_lanes": (_I, [_I]),
     "ntangent_saved_size": (_L, [_I, _P, _L]),
-    "ntangent_forward": (None, [_I, _P, _P, _L, _P, _P, _P, _I]),
-    "ntangent_backward": (None, [_I, _P, _P, _L, _P, _P, _P, _P, _P, _I]),
-    "ntangent_jacobian": (None, [_I, _P, _P, _L, _P, _P, _P, _I]),
+    "ntangent_forward": (None, [_I, _P, _P, _L, _P, _P, _P, _P, _I]),
+    "ntangent_backward": (None, [_I, _P, _P, _L, _P, _P, _P, _P, _P, _P, _I]),
+    "ntangent_jacobian": (None, [_I, _P, _P, _L, _P, _P, _P, _P, _I]),
     "ntangent_tangent": (None, [_I, _P, _P, _L, _P, _P, _P, _P, _P, _I]),
     "ntangent_step_forward": (None, [_I, _P, _L, _P, _P, _P, _I]),
     "ntangent_step_backward": (None, [_I, _P, _L, _P, _P, _P, _P, _I]),

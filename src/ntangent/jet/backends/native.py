@@ -31,6 +31,10 @@ from ntangent.jet.backends.step import activation_jet, layered
 
 __all__ = ["activation_jet", "available", "dense_jacobian", "dense_jet", "dense_tangent", "reason", "serves"]
 
+# Jets, shape (rows, points, features); or points and the tangents that all of them share, shapes
+# (points, features) and (lines, features).
+Argument = Tensor | tuple[Tensor, Tensor]
+
 # Widest layer up to which one call for the whole network beats one call per layer.
 FUSED_WIDTH = 512
 
@@ -39,20 +43,24 @@ class _Fused(Function):
     """The fused pass in plain eager mode: the fewest Python objects per call."""
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, recompute: bool, x: Tensor, *params: Tensor | None) -> Tensor:
-        out, saved = calls.forward(plan, x, params, not recompute)
-        ctx.save_for_backward(x, *params)
+    def forward(
+        ctx: Any, plan: Plan, recompute: bool, tangents: Tensor | None, x: Tensor, *params: Tensor | None
+    ) -> Tensor:
+        out, saved = calls.forward(plan, x, params, not recompute, tangents)
+        ctx.save_for_backward(tangents, x, *params)
         ctx.plan, ctx.saved = plan, saved  # nobody else has a reference to it: no need of version checks
         return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        x, *params = ctx.saved_tensors
-        needs = ctx.needs_input_grad[2:]
+        tangents, x, *params = ctx.saved_tensors
+        needs = ctx.needs_input_grad[3:]
         # A graph made in eager mode may be pulled back under vmap: then g has no memory of its own.
         if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-            return None, None, *_expand(needs, _apply(_Backward, ctx.plan, needs, g, x, *params))
-        return None, None, *calls.backward(ctx.plan, x, params, ctx.saved, g, needs)
+            rows = x if tangents is None else calls.spread(x, tangents)
+            to_x, *grads = _expand(needs, _apply(_Backward, ctx.plan, needs, g, rows, *params))
+            return None, None, None, to_x if to_x is None or tangents is None else to_x[0], *grads
+        return None, None, None, *calls.backward(ctx.plan, x, params, ctx.saved, g, needs, tangents)
 
 
 def _apply(function: type[Function], *arguments: Any) -> Any:
@@ -193,8 +201,24 @@ def _interleave(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> l
     return [p for pair in zip(weights, biases, strict=True) for p in pair]
 
 
+def _parts(input: Argument, transformed: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the input and the tangents that all points share, if they can be passed to the kernels."""
+    if isinstance(input, Tensor):
+        return input, None
+    x, tangents = input
+    if transformed or (tangents.requires_grad and torch.is_grad_enabled()):
+        calls.check_tangents(x, tangents)
+        return calls.spread(x, tangents), None
+    return x, tangents.detach() if tangents.is_contiguous() else tangents.detach().contiguous()
+
+
+def _transformed() -> bool:
+    """Return whether a transform of ``torch.func`` or forward-mode differentiation is under way."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
 def dense_jet(
-    input: Tensor,
+    input: Argument,
     directions: Structure,
     order: int,
     weights: Sequence[Tensor],
@@ -208,7 +232,8 @@ def dense_jet(
 
     Args:
         input: jet of degree m <= order, shape (1 + m·D, N, d); of degree ``order`` and collapsed: the
-            collapsed rows.
+            collapsed rows. Or a pair: points, shape (N, d), and the tangents that all of them share,
+            shape (D, d); the first layer then multiplies each tangent once.
         directions: D, or the algebra of the rows.
         order: order of truncation.
         weights: shape (out, in) each.
@@ -228,26 +253,29 @@ def dense_jet(
         Per point and weight 1 + order·D multiply-adds forward, twice that backward.
     """
     params = _interleave(weights, biases)
-    if torch.compiler.is_compiling():
+    compiling = torch.compiler.is_compiling()
+    transformed = not compiling and _transformed()
+    input, tangents = _parts(input, transformed or compiling)
+    if compiling:
         if isinstance(directions, Algebra):
             raise BackendError(
                 "compiled graphs take series along lines only", obstacle(directions), 'use backend="eager"'
             )
         return operators.dense_jet(input, params, directions, order, activations, collapsed)
-    plan = plan_of(input, params, order, directions, activations, collapsed)
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    plan = plan_of(input, params, order, directions, activations, collapsed, tangents)
+    if transformed:
         return _Forward.apply(plan, input, *params)  # type: ignore[no-any-return,no-untyped-call]
     if plan.widest > FUSED_WIDTH:
-        return layered(plan, input, params)
+        return layered(plan, input if tangents is None else calls.spread(input, tangents), params)
     if torch.is_grad_enabled() and (
         input.requires_grad or any(p is not None and p.requires_grad for p in params)
     ):
-        return _Fused.apply(plan, recompute, input, *params)  # type: ignore[no-any-return,no-untyped-call]
-    return calls.forward(plan, input, params, False)[0]
+        return _Fused.apply(plan, recompute, tangents, input, *params)  # type: ignore[no-any-return,no-untyped-call]
+    return calls.forward(plan, input, params, False, tangents)[0]
 
 
 def dense_jacobian(
-    input: Tensor,
+    input: Argument,
     directions: Structure,
     order: int,
     weights: Sequence[Tensor],
@@ -276,13 +304,18 @@ def dense_jacobian(
         One backward pass and the N·P numbers written.
     """
     params = _interleave(weights, biases)
-    plan = plan_of(input, params, order, directions, activations, collapsed)
-    expected = (plan.rows, input.shape[1], plan.widths[-1])
+    input, tangents = _parts(
+        input, torch.is_grad_enabled() or torch.compiler.is_compiling() or _transformed()
+    )
+    plan = plan_of(input, params, order, directions, activations, collapsed, tangents)
+    expected = (plan.rows, input.shape[-2], plan.widths[-1])
     if tuple(cotangent.shape) != expected or cotangent.dtype != plan.dtype:
         raise ShapeError(
             f"the cotangent has shape {tuple(cotangent.shape)}, {cotangent.dtype}",
             f"expected {expected}, {plan.dtype}",
         )
+    if tangents is not None:
+        return calls.jacobian(plan, input, params, cotangent, tangents)
     return _Jacobian.apply(plan, cotangent, input, *params)  # type: ignore[no-any-return,no-untyped-call]
 
 

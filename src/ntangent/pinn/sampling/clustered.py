@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,8 +41,10 @@ class Clustered:
     near: tuple[tuple[str, float], ...]
 
     def __init__(
-        self, n: int, *, width: float = 0.1, fraction: float = 0.5, seed: int = 0, **near: float
+        self, n: int, *, width: float = 0.1, fraction: float = 0.5, seed: int = 0, **near: Any
     ) -> None:
+        if isinstance(near.get("near"), tuple):  # dataclasses.replace hands over the field
+            near = dict(near["near"])
         check_positive(n, "n", integer=True)
         check_positive(width, "width")
         check_order(seed, "seed")
