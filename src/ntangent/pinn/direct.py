@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from ntangent._base.errors import NoEffectWarning
-from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends import native
 from ntangent.jet.backends.bound import BoundNetwork
 from ntangent.jet.backends.calls import plan_of
-from ntangent.jet.dense import Dense
+from ntangent.jet.dense import Pass
 from ntangent.jet.layers import TAPE
 from ntangent.pinn.replay import NotRepeatable, recorded
 
@@ -43,10 +42,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class _Call:
-    net: Dense
-    input: Tensor
-    structure: Structure
-    order: int
+    made: Pass
     output: Tensor
 
 
@@ -60,13 +56,14 @@ class _Calls:
     def linear(self, weight: Tensor, bias: Tensor | None, input: Tensor, output: Tensor) -> Tensor:  # noqa: ARG002
         raise NotRepeatable("the network is not one of the compiled kernels")
 
-    def dense(self, net: Dense, input: Tensor, directions: Structure, order: int, output: Tensor) -> Tensor:
-        if input.requires_grad:
+    def dense(self, call: Pass, output: Tensor) -> Tensor:
+        given = call.input if isinstance(call.input, tuple) else (call.input,)
+        if any(t.requires_grad for t in given):
             raise NotRepeatable("the network is applied to something that is trained")
         if self.outputs is not None and len(self.calls) >= len(self.outputs):
             raise NotRepeatable("the number of network calls changes")
         chosen = output.requires_grad_() if self.outputs is None else self.outputs[len(self.calls)]
-        self.calls.append(_Call(net, input, directions, order, output))
+        self.calls.append(_Call(call, output))
         return chosen
 
 
@@ -122,16 +119,19 @@ class Direct:
 
     @staticmethod
     def _bind(call: _Call, places: dict[int, int], own: int, length: int) -> BoundNetwork:
-        pairs = zip(call.net.weights, call.net.biases, strict=True)
+        made = call.made
+        pairs = zip(made.net.weights, made.net.biases, strict=True)
         params = [p for pair in pairs for p in pair]
-        if not all(p is None or p.is_contiguous() for p in params) or not call.input.is_contiguous():
+        x, tangents = made.input if isinstance(made.input, tuple) else (made.input, None)
+        memory = [t for t in (*params, x, tangents) if t is not None]
+        if not all(t.is_contiguous() for t in memory):
             raise NotRepeatable("a parameter has no memory of its own")
         if any(p is not None and p.requires_grad and id(p) not in places for p in params):
             raise NotRepeatable("a parameter is computed from others")
-        plan = plan_of(call.input, params, call.order, call.structure, call.net.activations, False)
+        plan = plan_of(x, params, made.order, made.structure, made.net.activations, made.collapsed, tangents)
         if plan.widest > native.FUSED_WIDTH:
             raise NotRepeatable("wide networks go layer by layer")
-        return BoundNetwork(plan, call.input, params, places, (own, length))
+        return BoundNetwork(plan, (x, tangents), params, places, (own, length))
 
     @staticmethod
     def _leaves(values: Sequence[Tensor]) -> list[Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ntangent._base.protocols import Linearisation
 from ntangent.jet.implicit import ImplicitJacobian, implicit_jacobian
+from ntangent.pinn.sums import Pairwise
 
 if TYPE_CHECKING:
     from ntangent.pinn.equation import Block
@@ -25,6 +26,7 @@ class Products:
     blocks: list[Block]
     _structured: bool | None
     passes: list[Pass]
+    _numbers: Sequence[int]  # of the passes, among those of all processes
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
@@ -44,9 +46,18 @@ class Products:
         factors, and a product costs about one pass through the network. Else J' w is a backward pass,
         and J v one through the graph of a backward pass.
         """
-        # A residual of several points is no row of one pass.
-        single = all(block.fold == 1 for block in self.blocks)
-        return self._factored(theta) if self.structured(theta) and single else self._twice_backward(theta)
+        return (
+            self._factored(theta) if self.structured(theta) and self._single else self._twice_backward(theta)
+        )
+
+    @property
+    def _single(self) -> bool:
+        """Whether each residual is a row of one pass; one of several points is not."""
+        return all(block.fold == 1 for block in self.blocks)
+
+    def _total(self, sums: Pairwise, like: Tensor) -> Tensor:
+        """Return the sum of what all passes contribute."""
+        return sums.total(torch.zeros_like(like))
 
     def _factored(self, theta: Tensor) -> Linearisation:
         raw = self.load(theta)
@@ -62,12 +73,14 @@ class Products:
             total += part.rows.numel()
             parts.append(part)
         # The residual vector goes block by block, the passes hold several blocks or parts of one.
-        order = torch.cat([torch.cat(found, 1).reshape(-1) for found in places])
+        order = torch.cat([torch.cat(found, 1).reshape(-1) for found in places if found])
         sizes = [part.rows.numel() for part in parts]
 
         def vjp(w: Tensor) -> Tensor:
-            spread = w.new_zeros(total).index_put((order,), w).split(sizes)
-            return torch.stack([part.pull(piece) for part, piece in zip(parts, spread, strict=True)]).sum(0)
+            spread, sums = w.new_zeros(total).index_put((order,), w).split(sizes), Pairwise()
+            for number, part, piece in zip(self._numbers, parts, spread, strict=True):
+                sums.add(number, part.pull(piece))
+            return self._total(sums, theta)
 
         residual = torch.cat([part.rows.reshape(-1) for part in parts])[order]
         return Linearisation(residual, lambda v: torch.cat([part.push(v) for part in parts])[order], vjp)

@@ -19,7 +19,7 @@ from ntangent.jet import MLP
 from ntangent.nn import PeriodicEmbedding
 from ntangent.pinn import Periodic, Problem, Sampler, Sobol, Solution, solve
 from ntangent.problems.reference import PeriodicSolution
-from ntangent.run import Callback
+from ntangent.run import Callback, distribution
 
 _log = logging.getLogger("ntangent.problems")
 
@@ -259,10 +259,13 @@ def run(name: str, recipe: Recipe, **options: Any) -> Solution:
         if earlier.attempts:
             _count(solution, earlier.attempts)
         reason = recipe.objection(solution) if isinstance(recipe, Restarting) else None
+        if (team := distribution.current()) is not None:
+            reason = team.share(reason)
         if reason is None:
             return solution
         following = recipe.again() if isinstance(recipe, Restarting) else None
-        _log.warning("%s: %s; %s", name, reason, "starting again" if following else "no attempt is left")
+        if distribution.leads():
+            _log.warning("%s: %s; %s", name, reason, "starting again" if following else "no attempt is left")
         if following is None:
             return solution
         earlier.attempts.append({"seconds": last, "objection": reason})

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntangent.jet.backends.calls import _library, _pack, _pointers, _saved_size
+from ntangent.jet.backends.calls import _address, _library, _pack, _pointers, _saved_size
 from ntangent.jet.backends.library import Plan
 
 
@@ -17,7 +17,8 @@ class BoundNetwork:
 
     Args:
         plan: of the call.
-        input: shape (rows, N, d), contiguous.
+        input: rows of shape (rows, N, d) and None, or points (N, d) and the tangents (D, d) that all of them
+            share; contiguous.
         params: W1, b1, W2, b2, ..., contiguous; what they hold may change.
         places: id of a parameter -> where its gradient stands in the flat vector; those of others are
             not computed.
@@ -27,14 +28,15 @@ class BoundNetwork:
     def __init__(
         self,
         plan: Plan,
-        input: Tensor,
+        input: tuple[Tensor, Tensor | None],
         params: Sequence[Tensor | None],
         places: Mapping[int, int],
         sizes: tuple[int, int],
     ) -> None:
-        self.plan, self.input, self.params, self.length = plan, input, list(params), sizes[1]
-        self.points = input.shape[1]
-        size = input.element_size()
+        self.plan, self.params, self.length = plan, list(params), sizes[1]
+        self.input, self.tangents = input
+        self.points = self.input.shape[-2]
+        size = self.input.element_size()
         self._offsets = [places[id(p)] * size if id(p) in places else None for p in params]
         self.whole = sum(p.numel() for p in params if p is not None and id(p) in places) == sizes[0]
         self._saved = torch.empty(_saved_size(plan, self.points), dtype=plan.dtype)
@@ -46,8 +48,8 @@ class BoundNetwork:
         out = torch.empty((plan.rows, self.points, plan.widths[-1]), dtype=plan.dtype)
         self._given = _pack(self.params)
         _library().forward(
-            plan.single, plan.address, self._given, self.points, self.input.data_ptr(), out.data_ptr(),
-            self._saved.data_ptr(), torch.get_num_threads(),
+            plan.single, plan.address, self._given, self.points, self.input.data_ptr(),
+            _address(self.tangents), out.data_ptr(), self._saved.data_ptr(), torch.get_num_threads(),
         )  # fmt: skip
         return out
 
@@ -64,6 +66,7 @@ class BoundNetwork:
         grads = kind(*[None if o is None else base + o for o in self._offsets])
         _library().backward(
             plan.single, plan.address, self._given, self.points, self.input.data_ptr(),
-            self._saved.data_ptr(), g.data_ptr(), None, grads, torch.get_num_threads(),
+            _address(self.tangents), self._saved.data_ptr(), g.data_ptr(), None, grads,
+            torch.get_num_threads(),
         )  # fmt: skip
         return flat
