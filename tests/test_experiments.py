@@ -42,6 +42,23 @@ def test_a_smoke_run_measures_draws_and_checks_the_claims(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_training_is_measured_against_autodifferentiation(tmp_path: Path) -> None:
+    result = experiments(
+        "run", "n_tangentprop", "--figure", "6,7", "--smoke", "--threads", "1", "--results", tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "n_tangentprop" / "smoke"
+    assert (folder / "figure-7.png").read_bytes().startswith(b"\x89PNG")
+    claims = {claim["id"]: claim for claim in json.loads((folder / "claims.json").read_text())["claims"]}
+    assert claims["fig6-native2"]["ours"] > claims["fig6-profile2"]["ours"] > 0
+    assert claims["best-lambda3"]["ours"] <= 1e-13
+    lines = {(x["kind"], x["profile"]): x for x in json.loads((folder / "training-summary.json").read_text())}
+    # All backends follow the same path: the loss is the same after forty iterations of Adam.
+    assert lines["cost", 2]["losses_apart"] <= 1e-9
+    assert lines["schedule", 4]["stages"][1]["evaluations"] >= 60
+
+
+@pytest.mark.slow
 def test_spectra_of_differences_are_measured_and_judged(tmp_path: Path) -> None:
     result = experiments(
         "run", "ad_vs_fd", "--figure", "1,2,4", "--smoke", "--threads", "1", "--results", tmp_path
@@ -53,6 +70,23 @@ def test_spectra_of_differences_are_measured_and_judged(tmp_path: Path) -> None:
     assert not claims["small-analytic"]["holds"] and not claims["entropy-plain"]["holds"]
     assert "holds" not in claims["train-float32"], "nothing was trained"
     assert (folder / "figure-2.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_phases_of_training_are_measured_and_judged(tmp_path: Path) -> None:
+    result = experiments("run", "total_diffusion", "--smoke", "--threads", "1", "--results", tmp_path)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "total_diffusion" / "smoke"
+    lines = [json.loads(text) for text in (folder / "training.jsonl").read_text().splitlines()]
+    assert [(line["case"], line["rule"]) for line in lines][:2] == [
+        ("allen-cahn", "rba"),
+        ("allen-cahn", "vanilla"),
+    ]
+    assert len(lines) == 7
+    for line in lines:
+        assert line["phases"][0]["name"] in ("fitting", "diffusion")
+        assert any(name.startswith("snr.snr/") for name in line["curves"])
+    assert len(list(folder.glob("figure-*.png"))) == 5
 
 
 def test_papers_are_listed_and_mistakes_explained() -> None:
@@ -72,5 +106,7 @@ def test_claims_say_where_they_come_from(path: Path) -> None:
         assert {"id", "statement", "where", "paper", "cost"} <= set(claim), claim
         if "data" in claim:
             assert {"cell", "time", "ours"} <= set(claim), claim
+        if claim.get("from") == "training":
+            assert {"quantity", "profile", "like"} <= set(claim), claim
     assert len({claim["id"] for claim in facts["claim"]}) == len(facts["claim"])
     assert (path.parent / "NOTES.md").exists()

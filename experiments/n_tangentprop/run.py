@@ -1,4 +1,4 @@
-"""Figures 1 to 5 of the n-TangentProp paper: what is measured for them."""
+"""The n-TangentProp paper: what is measured for its figures, and what becomes of its claims."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.paper_grid import BATCHES, DEPTHS, DTYPES, ORDERS, WIDTHS, grid, line
 from experiments._common.paper import SMOKE, Figure, Options, Paper
-from experiments.n_tangentprop import figures
+from experiments.n_tangentprop import figures, training, training_figures
 
 from ntangent.bench import Cell, Effort, Lines, Settings, Sweep, fill, find, median
 
@@ -42,13 +42,19 @@ def _measure(path: Path, cells: Sequence[Cell], settings: Settings, options: Opt
 def check(
     claims: Sequence[dict[str, Any]], files: Mapping[str, Path], options: Options
 ) -> list[float | None]:
-    """Return our value of each claim: how many times faster ``ours`` is than nested autograd."""
-    lines = {name: Lines(path) for name, path in files.items()}
+    """Return our value of each claim: how many times faster ``ours`` is than nested autograd, mostly."""
+    lines = {name: Lines(path) for name, path in files.items() if name != "training"}
+    trained = training.read(files["training"])
     found = {
         name: {Cell(**result["cell"]): result["contenders"] for result in file.results}
         for name, file in lines.items()
     }
-    return [_ratio(claim, found.get(claim.get("data", ""), {}), options.clock) for claim in claims]
+    return [
+        training.value(claim, trained)
+        if claim.get("from") == "training"
+        else _ratio(claim, found.get(claim.get("data", ""), {}), options.clock)
+        for claim in claims
+    ]
 
 
 def _ratio(claim: dict[str, Any], cells: dict[Cell, Any], clock: str) -> float | None:
@@ -65,10 +71,15 @@ FIGURES = (
     Figure(3, "time of the backward pass against the order", "orders", partial(figures.orders, "backward")),
     Figure(4, "ratio of forward + backward against the width", "grid", partial(figures.ratios, "total")),
     Figure(5, "ratio of the forward pass against the width", "grid", partial(figures.ratios, "forward")),
+    Figure(6, "training of profiles 1 and 2: loss, λ, ratio of times", "training", training_figures.costs),
+    *(
+        Figure(6 + number, f"profile {number} with its derivatives, loss and λ", "training", draw)
+        for number, draw in training_figures.PROFILES.items()
+    ),
 )
 PAPER = Paper(
     "n_tangentprop",
     {figure.number: figure for figure in FIGURES},
-    {"orders": measure_orders, "grid": measure_grid},
+    {"orders": measure_orders, "grid": measure_grid, "training": training.measure},
     check,
 )

@@ -416,6 +416,28 @@ def test_a_foreign_tensor_that_wants_training_is_refused():
     objective_of([lambda u: u.x + k.detach() * u])
 
 
+class Nested(nn.Module):
+    """A network whose series is computed by nested reverse mode, which makes leaves of its own."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return nt.jet(self.net, x.value, x.order, backend="autograd")
+
+
+def test_a_network_may_differentiate_itself():
+    net, points = mlp(), Chebyshev(7).points(Box(x=(0.0, 1.0)), F64, torch.device("cpu"))
+    problem = Problem(domain=Box(x=(0.0, 1.0)), equations=[lambda u: u.xxx + u * u.x])
+    pairs = []
+    for network in (net, Nested(net)):
+        objective = PinnObjective(problem, network, points, [1.0])
+        pairs.append(objective.value_and_gradient(objective.start()))
+    assert close(pairs[1][0], pairs[0][0])
+    assert close(pairs[1][1], pairs[0][1])
+
+
 def test_nothing_to_train_is_refused():
     with pytest.raises(ProblemError, match="nothing to train"):
         objective_of([lambda u: u.x], net=mlp().requires_grad_(False))

@@ -46,6 +46,14 @@ def test_a_start_near_the_end_is_noticed_and_started_again(tmp_path, caplog):
     assert abs(right.unknowns["lam"] - 0.5) <= 1e-12
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["options"]["attempt"] == 1
+    # The result has the seconds of both attempts, also after a resume, which recomputes nothing.
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    (first,) = result["earlier_attempts"]
+    assert "spurious minimum" in first["objection"]
+    assert 0 < first["seconds"] < result["seconds"] == right.outcome.seconds
+    resumed = BurgersProfile(**config["options"])
+    again = run("burgers-profile", resumed, progress=False, run_dir=tmp_path / "run", resume=True)
+    assert again.summary() == right.summary()
 
 
 def solution_of(k, network, lam):

@@ -151,6 +151,25 @@ def test_a_stage_that_does_not_count_is_refused() -> None:
         train([Stuck(5)], Fit(), start())
 
 
+def test_a_stage_may_end_without_a_further_iteration(tmp_path: Path) -> None:
+    """As when a line search finds nothing lower."""
+
+    @dataclass(frozen=True)
+    class Halting(Descent):
+        def step(self, objective: Objective, state: State) -> State:
+            return (
+                super().step(objective, state)
+                if state.iteration < 3
+                else replace(state, stop="nothing lower")
+            )
+
+    folder = make(tmp_path / "run")
+    outcome = train([Halting(9), Descent(2)], Fit(), start(), folder=folder)
+    assert outcome.reasons[0] == "nothing lower"
+    assert [record.step for record in outcome.history] == [1, 2, 3, 4, 5]
+    assert train([Halting(9), Descent(2)], Fit(), start(), folder=folder, resume=True).loss == outcome.loss
+
+
 def test_a_memory_that_cannot_be_stored_is_known_at_once(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Opaque(Descent):

@@ -28,6 +28,7 @@ from ntangent.problems import CATALOGUE
 from ntangent.problems.catalogue import Restarting
 from ntangent.report import write_report
 from ntangent.run import RunFolder
+from ntangent.run.distribution import leads
 from ntangent.run.files import jsonable
 
 EPILOG = (
@@ -178,7 +179,7 @@ def _command(entry: Entry) -> click.Command:
                 wishes = replace(wishes, **_watched(config))
             values = {**_stored(entry, config), **{n: v for n, v in values.items() if n in given}}
             threads = threads or config.get("threads")
-        elif "run_dir" not in given and not wishes.quiet:
+        elif "run_dir" not in given and not wishes.quiet and leads():
             click.echo(f"run folder: {wishes.run_dir} (--run-dir chooses another)", err=True)
         execute(entry, values, threads, wishes)
 
@@ -208,7 +209,7 @@ def execute(entry: Entry, options: Mapping[str, Any], threads: int | None, wishe
     recipe = entry.build(**options)
     if threads is not None:
         torch.set_num_threads(int(threads))
-    lacking = missing("report") if wishes.report else []
+    lacking = missing("report") if wishes.report and leads() else []
     if lacking:
         click.echo(
             f"no report will be written: {' and '.join(lacking)} missing; pip install 'ntangent[report]'",
@@ -220,9 +221,12 @@ def execute(entry: Entry, options: Mapping[str, Any], threads: int | None, wishe
             progress=not wishes.quiet, checkpoint_every=wishes.checkpoint_every, monitor=wishes.watcher(),
         )  # fmt: skip
     except (KeyboardInterrupt, SystemExit) as stop:
-        click.echo(f"interrupted; ntangent resume {shlex.quote(str(wishes.run_dir))} continues", err=True)
+        if leads():
+            click.echo(f"interrupted; ntangent resume {shlex.quote(str(wishes.run_dir))} continues", err=True)
         code = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
         raise click.exceptions.Exit(code if isinstance(code, int) else 1) from stop
+    if not leads():
+        return  # rank 0 writes and prints
     report = write_report(wishes.run_dir) if wishes.report and not lacking else None
     _print(numbers(recipe, solution, wishes.run_dir, report), wishes)
     cost = solution.notes.get("monitor")

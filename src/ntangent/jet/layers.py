@@ -21,7 +21,7 @@ from ntangent.jet.activations import Activation
 from ntangent.jet.arithmetic import product_entries, row_count
 from ntangent.jet.dispatch import RULES, rule
 from ntangent.jet.flow import flow
-from ntangent.jet.series import Jet, broadcast_rows, common, lift, multiply, padded
+from ntangent.jet.series import Jet, broadcast_rows, common, common_shape, lift, multiply, padded
 
 # --- activations -----------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ def add(a: Any, b: Any, *, alpha: float = 1) -> Jet:
     if alpha != 1:
         second = second.map_rows(lambda rows: rows * alpha)
     order, directions = common([first, second])
-    shape = torch.broadcast_shapes(first.shape, second.shape)
+    shape = common_shape(first.shape, second.shape)
     left, right = (broadcast_rows(j.truncate(order).data, shape) for j in (first, second))
     if left.shape[0] < right.shape[0]:
         left, right = right, left

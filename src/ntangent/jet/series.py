@@ -405,8 +405,15 @@ def common(jets: list[Jet]) -> tuple[int, int | Algebra | None]:
     return min(jet.order for jet in jets), kinds.pop()
 
 
+def common_shape(a: torch.Size, b: torch.Size) -> torch.Size:
+    """Return the shape to which two broadcast; ``torch.broadcast_shapes`` is slow where they agree."""
+    return a if a == b else torch.broadcast_shapes(a, b)
+
+
 def broadcast_rows(rows: Tensor, shape: torch.Size) -> Tensor:
     """Expand the value axes of a row tensor to a common value shape, as broadcasting aligns them."""
+    if rows.shape[1:] == shape:
+        return rows
     missing = len(shape) - (rows.ndim - 1)
     return rows.reshape(rows.shape[0], *[1] * missing, *rows.shape[1:]).expand(rows.shape[0], *shape)
 
@@ -414,7 +421,7 @@ def broadcast_rows(rows: Tensor, shape: torch.Size) -> Tensor:
 def multiply(a: Jet, b: Jet) -> Jet:
     """Return the truncated product of two series."""
     order, directions = common([a, b])
-    shape = torch.broadcast_shapes(a.shape, b.shape)
+    shape = common_shape(a.shape, b.shape)
     a, b = a.truncate(order), b.truncate(order)
     if min(a.degree, b.degree) == 0:
         constant, series = (a, b) if a.degree == 0 else (b, a)

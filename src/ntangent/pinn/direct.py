@@ -6,18 +6,19 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ntangent._base.errors import NoEffectWarning
+from ntangent._base.errors import NoEffectWarning, NotRepeatable
 from ntangent.jet.backends import native
 from ntangent.jet.backends.bound import BoundNetwork
 from ntangent.jet.backends.calls import plan_of
 from ntangent.jet.dense import Pass
 from ntangent.jet.layers import TAPE
-from ntangent.pinn.replay import NotRepeatable, recorded
+from ntangent.pinn.replay import recorded
 
 if TYPE_CHECKING:
     from ntangent.pinn.equation import Block
@@ -39,11 +40,17 @@ class Found(NamedTuple):
     rows: Sequence[Tensor]
 
 
+@dataclass(frozen=True)
+class _Call:
+    made: Pass
+    output: Tensor
+
+
 class _Calls:
     """Notes the calls of dense networks, or puts given outputs in their place."""
 
     def __init__(self, outputs: Sequence[Tensor] | None = None) -> None:
-        self.calls: list[tuple[Pass, Tensor]] = []
+        self.calls: list[_Call] = []
         self.outputs = outputs
 
     def linear(self, weight: Tensor, bias: Tensor | None, input: Tensor, output: Tensor) -> Tensor:  # noqa: ARG002
@@ -51,12 +58,12 @@ class _Calls:
 
     def dense(self, call: Pass, output: Tensor) -> Tensor:
         given = call.input if isinstance(call.input, tuple) else (call.input,)
-        if call.collapsed or any(t.requires_grad for t in given):
+        if any(t.requires_grad for t in given):
             raise NotRepeatable("the network is applied to something that is trained")
         if self.outputs is not None and len(self.calls) >= len(self.outputs):
             raise NotRepeatable("the number of network calls changes")
         chosen = output.requires_grad_() if self.outputs is None else self.outputs[len(self.calls)]
-        self.calls.append((call, output))
+        self.calls.append(_Call(call, output))
         return chosen
 
 
@@ -99,8 +106,8 @@ class Direct:
         for p in parameters:
             places[id(p)] = start
             start += p.numel()
-        self._bound = [self._bind(call, places, start, start + len(raw)) for call, _ in tape.calls]
-        outputs = [output.detach() for _, output in tape.calls]
+        self._bound = [self._bind(call, places, start, start + len(raw)) for call in tape.calls]
+        outputs = [call.output.detach() for call in tape.calls]
         if not loss.requires_grad or not outputs:
             raise NotRepeatable("nothing is trained")
         self._repeat = recorded(self._graph, [*self._leaves([*outputs, raw]), *scales])
@@ -111,15 +118,17 @@ class Direct:
         self._count = 0
 
     @staticmethod
-    def _bind(call: Pass, places: dict[int, int], own: int, length: int) -> BoundNetwork:
-        pairs = zip(call.net.weights, call.net.biases, strict=True)
+    def _bind(call: _Call, places: dict[int, int], own: int, length: int) -> BoundNetwork:
+        made = call.made
+        pairs = zip(made.net.weights, made.net.biases, strict=True)
         params = [p for pair in pairs for p in pair]
-        x, tangents = call.input if isinstance(call.input, tuple) else (call.input, None)
-        if not all(p is None or p.is_contiguous() for p in [*params, x, tangents]):
+        x, tangents = made.input if isinstance(made.input, tuple) else (made.input, None)
+        memory = [t for t in (*params, x, tangents) if t is not None]
+        if not all(t.is_contiguous() for t in memory):
             raise NotRepeatable("a parameter has no memory of its own")
         if any(p is not None and p.requires_grad and id(p) not in places for p in params):
             raise NotRepeatable("a parameter is computed from others")
-        plan = plan_of(x, params, call.order, call.structure, call.net.activations, False, tangents)
+        plan = plan_of(x, params, made.order, made.structure, made.net.activations, made.collapsed, tangents)
         if plan.widest > native.FUSED_WIDTH:
             raise NotRepeatable("wide networks go layer by layer")
         return BoundNetwork(plan, (x, tangents), params, places, (own, length))

@@ -238,7 +238,9 @@ class Field(Jet):
     def __torch_function__(
         cls, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if not kwargs and not any(isinstance(a, list | tuple) for a in args):
+        # Operators have plain arguments: a walk through nested ones would cost more than the work.
+        flat = not kwargs and not any(isinstance(a, list | tuple | dict) for a in args)
+        if flat:
             found = [a for a in args if isinstance(a, Field)]
             if all(f.indices.trivial for f in found):  # ordinary tensors, and nothing to look for
                 plain = function(*[a.data[0] if isinstance(a, Field) else a for a in args])
@@ -247,7 +249,8 @@ class Field(Jet):
                 if not isinstance(plain, list | tuple):
                     return plain
         kwargs = kwargs or {}
-        fields = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Field)]
+        leaves = args if flat else tree_leaves((args, kwargs))
+        fields = [leaf for leaf in leaves if isinstance(leaf, Field)]
         target = fields[0].indices
         for field in fields[1:]:
             target = target.meet(field.indices)
@@ -266,7 +269,8 @@ class Field(Jet):
                 return _field(value[None], target, note)
             return value
 
-        args, kwargs = tree_map(narrow, (args, kwargs))
+        args = tuple(map(narrow, args)) if flat else tree_map(narrow, args)
+        kwargs = tree_map(narrow, kwargs) if kwargs else kwargs
         if target.trivial:
             result = function(*args, **kwargs)
         else:

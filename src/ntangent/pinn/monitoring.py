@@ -168,7 +168,7 @@ class Watch:
         if memory is not None:
             memory = {**memory, "iteration": state.iteration}
         # A stage may have put another objective in its place.
-        taken = snapshot(self.objective.latest, step, state.theta, memory)
+        taken = snapshot(self.objective.latest.whole(), step, state.theta, memory)
         reading = self.monitor.read(taken, time.perf_counter() - start, partial=True)
         numbers = {f"{MONITOR}{name}": value for name, value in reading.numbers.items()}
         return {**numbers, COST: reading.seconds}

@@ -17,12 +17,13 @@ from ntangent._base.registry import nearest_names
 from ntangent.jet.jacobian import batched_jacobian, per_point_jacobian
 from ntangent.pinn.correction import Corrections
 from ntangent.pinn.direct import Directly, leaves_of
-from ntangent.pinn.equation import Block, residual_block
+from ntangent.pinn.equation import Block, numbered, residual_block
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.passes import Part, Pass, plan
 from ntangent.pinn.problem import Problem
 from ntangent.pinn.products import Products
 from ntangent.pinn.revisable import Revisable
+from ntangent.pinn.sums import Pairwise
 
 
 class PinnObjective(Corrections, Directly, Products, Revisable):
@@ -71,7 +72,7 @@ class PinnObjective(Corrections, Directly, Products, Revisable):
         for condition in problem.conditions:
             blocks.extend(condition.blocks(problem, self.dtype, self.device))
         self.points = points
-        self.blocks = _numbered(blocks)
+        self.blocks = numbered(blocks)
         self._factors: dict[str, Tensor] = {}
         self._structured: bool | None = None
         self._arrange()
@@ -80,12 +81,12 @@ class PinnObjective(Corrections, Directly, Products, Revisable):
     def _arrange(self) -> None:
         """Plan the passes and the scale of every residual."""
         self.passes = plan(self.problem, self.blocks, self.chunk)
+        self._numbers: Sequence[int] = range(len(self.passes))
         self._scales = [self._scale(block) for block in self.blocks]
         self._direct, self._evaluations = None, 0
 
     def _scale(self, block: Block) -> Tensor:
-        own = scale(block)[:, None]
-        factor = self._factors.get(block.name)
+        own, factor = scale(block)[:, None], self._factors.get(block.name)
         return own if factor is None else own * factor.sqrt()
 
     def _check_graph(self) -> None:
@@ -105,8 +106,10 @@ class PinnObjective(Corrections, Directly, Products, Revisable):
                 "they could never move from their start",
                 f"lambda u, p: u.{self.problem.coordinate} + p.{unused[0]} * u",
             )
-        own = {id(p) for p in [*self.parameters, *raw]}
-        if any(id(leaf) not in own for leaf in leaves):
+        strangers = {id(leaf) for leaf in leaves} - {id(p) for p in [*self.parameters, *raw]}
+        if strangers:  # not those made anew in each evaluation, as by nested differentiation
+            strangers &= {id(leaf) for leaf in leaves_of(self._vector(raw))}
+        if strangers:
             raise ProblemError(
                 "an equation or the ansatz uses a tensor that requires a gradient and is not trained",
                 "only the network's parameters and the problem's unknowns are",
@@ -244,7 +247,9 @@ class PinnObjective(Corrections, Directly, Products, Revisable):
         for one in self.passes:
             for part, rows in one.rows(self.net, parameters):
                 pieces[part.index].append(self._scaled(part, rows) if weighted else rows)
-        return [found[0] if len(found) == 1 else torch.cat(found, 1) for found in pieces]
+        # Of some blocks another process has all rows.
+        none = [self.points.new_zeros(len(block.weights), 0) for block in self.blocks]
+        return [f[0] if len(f) == 1 else torch.cat(f or [n], 1) for f, n in zip(pieces, none, strict=True)]
 
     def _vector(self, raw: Sequence[Tensor]) -> Tensor:
         return torch.cat([rows.reshape(-1) for rows in self._pieces(raw)])
@@ -293,16 +298,21 @@ class PinnObjective(Corrections, Directly, Products, Revisable):
             self._keep_rows(theta, pieces, r.detach())
             return loss.detach(), self._gradient(loss, raw)
         raw = raw.clone().requires_grad_()
-        total, gradient = theta.new_zeros(()), torch.zeros_like(theta)
-        for one in self.passes:
-            with torch.enable_grad():
-                parameters = self._parameters(raw.unbind(0) if len(raw) else ())
-                squares = [self._scaled(p, rows).square().sum() for p, rows in one.rows(self.net, parameters)]
-                loss = torch.stack(squares).sum()
-            if loss.requires_grad:
-                gradient += self._gradient(loss, raw)
-            total = total + loss.detach()
-        return total, gradient
+        sums = Pairwise()
+        for number, one in zip(self._numbers, self.passes, strict=True):
+            sums.add(number, self._pass_gradient(one, raw))
+        total = self._total(sums, theta.new_zeros(len(theta) + 1))
+        return total[-1], total[:-1]
+
+    def _pass_gradient(self, one: Pass, raw: Tensor) -> Tensor:
+        """Return the gradient of a pass's share of the loss, then the share itself, (P + 1,)."""
+        with torch.enable_grad():
+            parameters = self._parameters(raw.unbind(0) if len(raw) else ())
+            squares = [self._scaled(p, rows).square().sum() for p, rows in one.rows(self.net, parameters)]
+            loss = torch.stack(squares).sum()
+        if not loss.requires_grad:
+            return torch.cat([loss.new_zeros(self._own + len(raw)), loss[None]])
+        return torch.cat([self._gradient(loss, raw), loss.detach()[None]])
 
     # --- Jacobian ------------------------------------------------------------------------------------
 
@@ -319,12 +329,6 @@ class PinnObjective(Corrections, Directly, Products, Revisable):
         assert result is not None
         return result
 
-    def structured(self, theta: Tensor) -> bool:
-        """Return whether the network is a chain of linear layers over independent points; found once."""
-        if self._structured is None:
-            self._structured = self._structure_holds(theta)
-        return self._structured
-
     def _per_point(self, theta: Tensor) -> tuple[Tensor, Tensor] | None:
         raw = self.load(theta)
         found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.blocks]
@@ -336,7 +340,7 @@ class PinnObjective(Corrections, Directly, Products, Revisable):
             for index, residuals, jacobian in _unfolded(one, *result):
                 found[index].append((residuals, jacobian))
         values, jacobians = [], []
-        for pieces in found:
+        for pieces in filter(None, found):
             r, jacobian = pieces[0]
             if len(pieces) > 1:
                 r, jacobian = (torch.cat([piece[i] for piece in pieces], 1) for i in (0, 1))
@@ -418,17 +422,6 @@ def _unfolded(one: Pass, values: Tensor, jacobian: Tensor) -> Iterator[tuple[int
             r = r[:, :count]
             j = j.reshape(len(j), block.fold, count, -1).sum(1)
         yield part.index, r, j
-
-
-def _numbered(blocks: Sequence[Block]) -> list[Block]:
-    """Return the blocks under different names: a name that occurs twice is numbered."""
-    names = [block.name for block in blocks]
-    return [
-        replace(block, name=f"{block.name}[{names[:i].count(block.name)}]")
-        if names.count(block.name) > 1
-        else block
-        for i, block in enumerate(blocks)
-    ]
 
 
 def check_weights(weights: Sequence[float], name: str) -> list[float]:

@@ -75,6 +75,10 @@ class Revisable:
         self.version += 1
         self._seen = None
 
+    def whole(self) -> Self:
+        """Return the objective with all of its points in this process."""
+        return self
+
     # --- terms ---------------------------------------------------------------------------------------
 
     def movable(self) -> list[str]:

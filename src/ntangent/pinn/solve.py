@@ -22,9 +22,10 @@ from ntangent.pinn.problem import Problem
 from ntangent.pinn.reference import exact, exact_fields, gives_derivatives
 from ntangent.pinn.revision import Refine, Revision, check_revision, warn_without_effect
 from ntangent.pinn.sampling import Chebyshev, Resampler, Sampler, denser
+from ntangent.pinn.sharded import ShardedObjective, follow, led, sharded
 from ntangent.pinn.solution import Solution
 from ntangent.pinn.weighting import Weighting
-from ntangent.run import Callback, Outcome, Progress, RunFolder, run_config, train
+from ntangent.run import Callback, Outcome, Progress, RunFolder, distribution, run_config, train
 
 
 def solve(
@@ -50,6 +51,9 @@ def solve(
     seed: int = 0,
 ) -> Solution:
     """Train a network until its field solves a problem.
+
+    Inside an initialised ``torch.distributed`` process group all ranks call it with the same
+    arguments: they share the points, rank 0 decides and writes, and each returns the solution.
 
     Args:
         problem: equations, conditions, unknowns.
@@ -87,6 +91,7 @@ def solve(
         ProblemError, ArgumentError, DtypeError: if the arguments do not fit together.
         RunFolderError, CheckpointError: if the folder is taken, missing or another run's.
         ConvergenceError: if the loss becomes non-finite.
+        DistributedError: if another process of the group was lost.
     """
     if isinstance(net, Mapping) and not isinstance(net, nn.ModuleDict):
         net = _networks(net)
@@ -98,52 +103,68 @@ def solve(
     points = _collocation(sampler, problem.domain, dtype, device)
     problem.check_network(net, dtype, device)
     rule = check_revision(weighting, resample, refine)
-    objective = PinnObjective(problem, net, points, weights, equation_weights, chunk)
+    team = distribution.current()
+    if team is None:
+        objective = PinnObjective(problem, net, points, weights, equation_weights, chunk)
+    else:
+        objective = sharded(team, problem, net, points, (weights, equation_weights, chunk))
+    objective.seed = seed
     objective.denser = lambda times: _collocation(
         denser(sampler, times, problem.domain.dimension), problem.domain, dtype, device
     )
-    if problem.reference is not None:
-        # Now, not after the training: a reference of the wrong shape would lose the result.
-        if gives_derivatives(problem):
-            exact(problem, points[:3, 0], objective.order)
-        else:
-            exact_fields(problem, points[:3])
-    others = other_sampler(sampler, len(points)).points(problem.domain, dtype, device)
-    held_out = HeldOut(objective, others)
-    objective.seed = seed
-    revision = Revision(
-        objective, weighting=weighting, resample=resample, refine=rule, held_out=others, seed=seed
-    )
-    warn_without_effect(revision, stages, sampler)
-    watch = Watch(objective, monitor)
-    folder = None
-    if run_dir is not None:
-        given = dict(recipe or {"problem": "python", "options": {}})
-        config = run_config(
-            problem=given["problem"], options=given["options"], stages=stages, seed=seed, dtype=dtype,
-            statement=describe(problem), network=describe(net), sampler=describe(sampler), sobolev=weights,
-            equation_weights=equation_weights, chunk=chunk,
-            weighting=describe(weighting), resample=describe(resample), refine=describe(rule),
-            **({} if monitor is None else {"monitor": describe(monitor.settings)}),
-        )  # fmt: skip
-        folder = (
-            RunFolder.resume(run_dir, config)
-            if resume
-            else RunFolder.create(run_dir, config, overwrite=overwrite)
+    _check_reference(problem, points, objective.order)
+    if isinstance(objective, ShardedObjective) and not objective.crew.team.leads:
+        reached = follow(objective)
+        return Solution(objective.latest.whole(), reached, None)
+    with led(objective) as handed:
+        others = other_sampler(sampler, len(points)).points(problem.domain, dtype, device)
+        held_out = HeldOut(objective, others)
+        revision = Revision(
+            objective, weighting=weighting, resample=resample, refine=rule, held_out=others, seed=seed
         )
-    outcome = train(
-        stages, objective, objective.start(), folder=folder, resume=resume,
-        callbacks=[*callbacks, Progress(stages, quiet=not progress)],
-        checkpoint_every=checkpoint_every, describe=objective.unknowns,
-        measure=lambda step, state: {
-            **held_out.measure(step, state.theta), **revision.measure(step, state.theta),
-            **watch.measure(step, state),
-        },
-        extra=revision.state_dict, restore=revision.load_state_dict, revise=revision,
-    )  # fmt: skip
-    held_out.measure(0, outcome.theta, last=True)
+        warn_without_effect(revision, stages, sampler)
+        watch = Watch(objective, monitor)
+        folder = None
+        if run_dir is not None:
+            given = dict(recipe or {"problem": "python", "options": {}})
+            config = run_config(
+                problem=given["problem"], options=given["options"], stages=stages, seed=seed, dtype=dtype,
+                statement=describe(problem), network=describe(net), sampler=describe(sampler),
+                sobolev=weights, equation_weights=equation_weights, chunk=chunk,
+                weighting=describe(weighting), resample=describe(resample), refine=describe(rule),
+                **({} if monitor is None else {"monitor": describe(monitor.settings)}),
+            )  # fmt: skip
+            folder = _folder(run_dir, config, resume, overwrite)
+        outcome = train(
+            stages, objective, objective.start(), folder=folder, resume=resume,
+            callbacks=[*callbacks, Progress(stages, quiet=not progress)],
+            checkpoint_every=checkpoint_every, describe=objective.unknowns,
+            measure=lambda step, state: {
+                **held_out.measure(step, state.theta), **revision.measure(step, state.theta),
+                **watch.measure(step, state),
+            },
+            extra=revision.state_dict, restore=revision.load_state_dict, revise=revision,
+        )  # fmt: skip
+        held_out.measure(0, outcome.theta, last=True)
+        handed.append(outcome)
     # A stage may have put another objective in its place, with a network that holds ``net``.
-    return finish(objective.latest, outcome, folder, held_out, watch)
+    return finish(objective.latest.whole(), outcome, folder, held_out, watch)
+
+
+def _folder(run_dir: str | Path, config: Mapping[str, Any], resume: bool, overwrite: bool) -> RunFolder:
+    if resume:
+        return RunFolder.resume(run_dir, config)
+    return RunFolder.create(run_dir, config, overwrite=overwrite)
+
+
+def _check_reference(problem: Problem, points: Tensor, order: int) -> None:
+    """Evaluate the reference at a few points: a wrong shape found after the training would lose it."""
+    if problem.reference is None:
+        return
+    if gives_derivatives(problem):
+        exact(problem, points[:3, 0], order)
+    else:
+        exact_fields(problem, points[:3])
 
 
 def finish(
@@ -157,6 +178,8 @@ def finish(
     solution = Solution(objective, outcome, folder)
     if held_out is not None:
         solution.notes |= held_out.last
+    if isinstance(objective, ShardedObjective):
+        solution.notes["ranks"] = objective.crew.team.size
     if watch is not None:
         solution.notes |= watch.finish(outcome)
     if folder is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -19,6 +19,7 @@ from ntangent.jet import MLP
 from ntangent.nn import PeriodicEmbedding
 from ntangent.pinn import Periodic, Problem, Sampler, Sobol, Solution, solve
 from ntangent.problems.reference import PeriodicSolution
+from ntangent.run import Callback, distribution
 
 _log = logging.getLogger("ntangent.problems")
 
@@ -189,13 +190,43 @@ class Standard:
         """
         numbers: dict[str, Any] = dict(result.get("unknowns", {}))
         numbers |= {f"{name}_error": error for name, error in result.get("unknown_errors", {}).items()}
-        numbers |= {
-            name: result[name] for name in ("relative_l2", "max_error", "max_residual") if name in result
-        }
+        errors = result.get("errors", {})
+        if "relative_l2" in result:
+            numbers["relative_l2"] = result["relative_l2"]
+        if len(errors) > 1:
+            numbers |= {f"relative_l2_{name}": own["relative_l2"] for name, own in errors.items()}
+        if errors:
+            numbers["max_error"] = max(own["max"] for own in errors.values())
+        if "max_residual" in result:
+            numbers["max_residual"] = result["max_residual"]
         return {**numbers, "seconds": result["seconds"]}
 
 
 CATALOGUE: Registry[type[Recipe]] = Registry("problem")
+
+
+@dataclass
+class Earlier:
+    """A callback that keeps the attempts before this one in the checkpoints, for a resumed run."""
+
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+
+    def on_step(self, _record: Any) -> None:
+        """Nothing to note."""
+
+    def on_stage(self, _record: Any) -> None:
+        """Nothing to note."""
+
+    def on_end(self, _outcome: Any) -> None:
+        """Nothing to note."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the attempts."""
+        return {"attempts": list(self.attempts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the attempts of the run that is resumed."""
+        self.attempts[:] = state["attempts"]
 
 
 def catalogued(name: str) -> Callable[[type[Any]], type[Any]]:
@@ -212,27 +243,47 @@ def run(name: str, recipe: Recipe, **options: Any) -> Solution:
     """Solve a problem of the catalogue with its own network, points and stages.
 
     A recipe that objects to its result is followed by its next attempt, in the same run folder,
-    which holds the last attempt only. When none is left, the last result is returned and the
-    objection logged; ``Recipe.objection`` says it again.
+    which holds the files of the last attempt only. Its result has the seconds of all of them, and
+    in ``earlier_attempts`` those of each with the objection. When no attempt is left, the last result
+    is returned and the objection logged; ``Recipe.objection`` says it again.
 
     Args:
         name: its name in the catalogue.
         recipe: the problem with its options.
         options: passed on to :func:`ntangent.pinn.solve` (``run_dir``, ``resume``, ...).
     """
+    earlier = Earlier()
     while True:
-        solution = _run_once(name, recipe, **options)
+        solution = _run_once(name, recipe, earlier, **options)
+        last = solution.outcome.seconds
+        if earlier.attempts:
+            _count(solution, earlier.attempts)
         reason = recipe.objection(solution) if isinstance(recipe, Restarting) else None
+        if (team := distribution.current()) is not None:
+            reason = team.share(reason)
         if reason is None:
             return solution
         following = recipe.again() if isinstance(recipe, Restarting) else None
-        _log.warning("%s: %s; %s", name, reason, "starting again" if following else "no attempt is left")
+        if distribution.leads():
+            _log.warning("%s: %s; %s", name, reason, "starting again" if following else "no attempt is left")
         if following is None:
             return solution
+        earlier.attempts.append({"seconds": last, "objection": reason})
         recipe, options = following, {**options, "resume": False, "overwrite": True}
 
 
-def _run_once(name: str, recipe: Recipe, **options: Any) -> Solution:
+def _count(solution: Solution, attempts: Sequence[dict[str, Any]]) -> None:
+    """Add what earlier attempts took to a result."""
+    seconds = solution.outcome.seconds + sum(attempt["seconds"] for attempt in attempts)
+    solution.outcome = replace(solution.outcome, seconds=seconds)
+    solution.notes["earlier_attempts"] = [dict(attempt) for attempt in attempts]
+    if solution.folder is not None:
+        solution.folder.write_result(solution.summary())
+
+
+def _run_once(
+    name: str, recipe: Recipe, earlier: Earlier, *, callbacks: Sequence[Callback] = (), **options: Any
+) -> Solution:
     return solve(
         recipe.problem(),
         recipe.network(),
@@ -240,6 +291,7 @@ def _run_once(name: str, recipe: Recipe, **options: Any) -> Solution:
         sampler=recipe.sampler(),
         seed=recipe.seed,
         recipe={"problem": name, "options": describe(recipe)},
+        callbacks=[earlier, *callbacks],
         **options,
     )
 

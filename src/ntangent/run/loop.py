@@ -12,7 +12,13 @@ from typing import Any, cast
 from torch import Tensor
 
 from ntangent._base.check import check_positive
-from ntangent._base.errors import ArgumentError, CheckpointError, ConvergenceError, RunFolderError
+from ntangent._base.errors import (
+    ArgumentError,
+    CheckpointError,
+    ConvergenceError,
+    DistributedError,
+    RunFolderError,
+)
 from ntangent._base.protocols import Objective, Preparing, Refreshing, Stage, State, version
 from ntangent.run.callbacks import Callback, EndRecord, Outcome, Record, StageRecord, Stateful
 from ntangent.run.checkpoint import (
@@ -83,6 +89,7 @@ def train(
             trains in it.
         CheckpointError: no checkpoint is good, or it belongs to another run.
         ConvergenceError: the loss became NaN or infinite; the last good checkpoint is named.
+        DistributedError: another process of a distributed run was lost; the last checkpoint is named.
         KeyboardInterrupt, SystemExit: after SIGINT and SIGTERM, when the checkpoint is written.
 
     Cost: about 10 microseconds an iteration beside the stage itself, and a checkpoint now and then.
@@ -244,10 +251,12 @@ class _Training:
             while self.index < len(self.stages) and stopped is None:
                 stopped = self._run_stage(self.stages[self.index])
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt | SystemExit) and self.settled:
+            if isinstance(error, KeyboardInterrupt | SystemExit | DistributedError) and self.settled:
                 self._save()
+            if isinstance(error, DistributedError):
+                error = DistributedError(error.what, f"{error.why}; {self._last_good()}", error.fix)
             self._end(f"{type(error).__name__}: {error}".split("\n", 1)[0].removesuffix(": "))
-            raise
+            raise error
         return self._end(stopped)
 
     def _run_stage(self, stage: Stage) -> str | None:
@@ -268,6 +277,8 @@ class _Training:
         while state.stop is None and state.iteration < stage.iterations:
             done = state.iteration
             state = self._accept(stage.step(self.objective, state))
+            if state.iteration <= done and state.stop is not None:
+                break  # a line search that found nothing lower ends its stage without an iteration
             if state.iteration <= done:
                 if state.stop is not None:
                     break  # it gave up without a step; the iteration is on record already

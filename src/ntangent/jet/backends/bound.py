@@ -17,8 +17,8 @@ class BoundNetwork:
 
     Args:
         plan: of the call.
-        input: series, shape (rows, N, d), and None; or points, (N, d), and the tangents they share;
-            contiguous.
+        input: rows of shape (rows, N, d) and None, or points (N, d) and the tangents (D, d) that all of them
+            share; contiguous.
         params: W1, b1, W2, b2, ..., contiguous; what they hold may change.
         places: id of a parameter -> where its gradient stands in the flat vector; those of others are
             not computed.
