@@ -3,8 +3,9 @@
 from experiments._common.command import main
 from experiments.ad_vs_fd.run import PAPER as AD_VS_FD
 from experiments.n_tangentprop.run import PAPER as N_TANGENTPROP
+from experiments.total_diffusion.run import PAPER as TOTAL_DIFFUSION
 
-PAPERS = {paper.key: paper for paper in (N_TANGENTPROP, AD_VS_FD)}
+PAPERS = {paper.key: paper for paper in (N_TANGENTPROP, AD_VS_FD, TOTAL_DIFFUSION)}
 
 if __name__ == "__main__":
     main(PAPERS)

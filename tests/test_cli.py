@@ -394,6 +394,28 @@ def test_fields_that_cannot_be_options_are_errors() -> None:
         options.build_options(Taken, {}, frozenset())
 
 
+def test_a_monitor_is_asked_for_by_name_and_goes_on_after_a_resume() -> None:
+    result = ok("solve", "burgers-profile", *SMALL, "--monitor", "snr, spectrum", "--monitor-every", "2")
+    assert re.search(r"monitor: 2 readings, \d+\.\d % of the time", result.stderr)
+    read = [r.info for r in read_metrics(Path("runs/burgers-profile/metrics.jsonl")).steps]
+    assert [step for step, info in enumerate(read, 1) if "monitor/snr.snr" in info] == [2, 4]
+    assert all("monitor/spectrum.cutoff" in info for info in read if "monitor/seconds" in info)
+    again = ok("resume", "runs/burgers-profile", "--no-report")
+    assert "monitor: 2 readings" in again.stderr
+    wrong = ntangent_("solve", "burgers-profile", *SMALL, "--monitor", "snt")
+    assert wrong.exit_code == 2
+    assert "there is no measure 'snt'" in wrong.stderr
+
+
+def test_the_diagnosis_as_json() -> None:
+    ok("solve", "burgers-profile", *SMALL)
+    document = last_object(ok("report", "runs/burgers-profile", "--json"))
+    assert set(document) == {"run_dir", "findings", "checked", "unknown"}
+    assert "gradient-conflict" in document["checked"]
+    assert "--monitor snr" in document["unknown"]["stuck-in-diffusion"]
+    assert not Path("runs/burgers-profile/report.html").exists()
+
+
 def test_the_names_of_the_common_options_are_reserved() -> None:
     command = recipes.find("burgers-profile")
     own = {f.name for f in options.fields(command.kind)}

@@ -72,6 +72,23 @@ def test_spectra_of_differences_are_measured_and_judged(tmp_path: Path) -> None:
     assert (folder / "figure-2.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_phases_of_training_are_measured_and_judged(tmp_path: Path) -> None:
+    result = experiments("run", "total_diffusion", "--smoke", "--threads", "1", "--results", tmp_path)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "total_diffusion" / "smoke"
+    lines = [json.loads(text) for text in (folder / "training.jsonl").read_text().splitlines()]
+    assert [(line["case"], line["rule"]) for line in lines][:2] == [
+        ("allen-cahn", "rba"),
+        ("allen-cahn", "vanilla"),
+    ]
+    assert len(lines) == 7
+    for line in lines:
+        assert line["phases"][0]["name"] in ("fitting", "diffusion")
+        assert any(name.startswith("snr.snr/") for name in line["curves"])
+    assert len(list(folder.glob("figure-*.png"))) == 5
+
+
 def test_papers_are_listed_and_mistakes_explained() -> None:
     listed = experiments("list")
     assert "n_tangentprop" in listed.stdout and "ad_vs_fd" in listed.stdout

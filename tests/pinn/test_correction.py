@@ -10,8 +10,9 @@ from torch import nn
 
 import ntangent as nt
 from ntangent import jet, optim
+from ntangent._base.errors import ArgumentError, NtangentError
 from ntangent._base.protocols import Correctable, MatrixFree, Shaped
-from ntangent.pinn import Box, Chebyshev, Dirichlet, Initial, Problem, Unknown, odd, solve
+from ntangent.pinn import Box, Chebyshev, Dirichlet, Initial, Periodic, Problem, Unknown, odd, solve
 from ntangent.pinn.correction import Corrected
 from ntangent.pinn.objective import PinnObjective
 
@@ -184,3 +185,60 @@ def test_a_run_with_corrections_resumes_to_the_same_bits(tmp_path, after):
     assert torch.equal(whole(x), resumed(x))
     finished = go(run_dir=tmp_path / "run", resume=True)
     assert torch.equal(whole(x), finished(x))
+
+
+def periodic_problem():
+    return Problem(
+        Box(x=(-1.0, 2.0), t=(0.0, 1.0)),
+        [lambda u: u.t + u.x],
+        [Initial(lambda x: torch.sin(2 * torch.pi * x / 3), hard=True), Periodic("x", hard=True)],
+        reference=lambda x, t: torch.sin(2 * torch.pi * (x - t) / 3),
+    )
+
+
+@pytest.mark.parametrize("how", ["tanh", "sin", "network"])
+def test_corrections_keep_an_exact_period(how):
+    problem = periodic_problem()
+    embedding = nt.nn.PeriodicEmbedding([3.0, None])
+    base = nn.Sequential(embedding, *nt.MLP(embedding.features, 1, width=6, depth=1, dtype=F64, generator=0))
+    points = torch.rand(80, 2, generator=torch.Generator().manual_seed(1), dtype=F64)
+    points = points * torch.tensor([3.0, 1.0], dtype=F64) - torch.tensor([1.0, 0.0], dtype=F64)
+    first = PinnObjective(problem, base, points)
+    if how == "network":
+        second, start = first.with_network(first.start(), **NETWORK)
+    else:
+        second, start = first.with_features(first.start(), **FEATURES, activation=how)
+    second.load(start + noise(start))
+    problem.check_network(second.net, F64, torch.device("cpu"))
+    left, right = points.clone(), points.clone()
+    left[:, 0], right[:, 0] = -1.0, 2.0
+    a, b = (problem.field(second.net, ends, 2)["u"].series() for ends in (left, right))
+    assert bool(((a - b).abs() < 1e-10 * (1 + a.abs().max())).all())
+    # It is the correction that is tested: it is not 0.
+    assert bool((second.net(points) - base(points)).abs().max() > 1e-2)
+
+
+def test_polish_with_sines_reaches_round_off_in_two_coordinates_and_beats_tanh():
+    def error(activation):
+        problem = periodic_problem()
+        embedding = nt.nn.PeriodicEmbedding([3.0, None])
+        base = nn.Sequential(
+            embedding, *nt.MLP(embedding.features, 1, width=6, depth=1, dtype=F64, generator=0)
+        )
+        for parameter in base[-1].parameters():
+            nn.init.zeros_(parameter)
+        stage = optim.Polish(3, features=120, slope=(4.0, 6.0), density=1, activation=activation)
+        solution = solve(problem, base, [stage], sampler=Chebyshev(22), progress=False)
+        return solution.summary(solution.evaluate(points=40))["relative_l2"]
+
+    sines = error("sin")
+    assert sines < 1e-11
+    assert error("tanh") > 10 * sines
+
+
+def test_slopes_of_the_wrong_number_and_unknown_features_are_refused():
+    first = objective(oscillator(), net())
+    with pytest.raises(ArgumentError, match="2 entries"):
+        optim.Polish(slope=(3.0, 4.0)).prepare(first, first.start())
+    with pytest.raises(NtangentError, match="activation"):
+        optim.Polish(activation="cosine")

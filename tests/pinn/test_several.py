@@ -213,7 +213,7 @@ def test_residuals_gradients_and_jacobians_are_those_written_out(name, sobolev):
 
 @pytest.mark.parametrize("name", ["burgers", "flux", "vector"])
 def test_only_what_is_needed_is_carried(name):
-    (one,) = objective_of(CASES[name])._passes
+    (one,) = objective_of(CASES[name]).passes
     assert {"burgers": 4, "flux": 4, "vector": 3}[name] == one.evaluation.rows
     if name == "burgers":
         assert one.parts[0].within.trivial
@@ -434,7 +434,7 @@ def test_chunks_change_nothing_but_rounding(name, chunk):
     for a, b in zip(whole.residuals_and_jacobian(theta), cut.residuals_and_jacobian(theta), strict=True):
         assert close(b, a, 1e-13)
     assert close(cut.residuals(theta), whole.residuals(theta), 1e-13)
-    assert max(len(one.points) for one in cut._passes) <= max(chunk, 8 * len(condition))
+    assert max(len(one.points) for one in cut.passes) <= max(chunk, 8 * len(condition))
 
 
 def test_factors_weigh_squared_residuals():

@@ -129,3 +129,8 @@ def test_tensorboard_writes_scalars(monkeypatch, tmp_path):
     assert ("values/a", outcome.history[4].values["a"], 5) in written
     assert any(w[0] == "Descent/gradient" for w in written)
     assert written[-1] == ("close",)
+    # What a monitor read is written whenever it was read, under its own name.
+    reading = {"monitor/snr.snr": 0.25, "monitor/seconds": 0.1}
+    again = TensorBoard(tmp_path, every=5)
+    again.on_step(Record(7, 0, "Adam", 7, 1.0, reading, {}, 0.7))
+    assert ("monitor/snr.snr", 0.25, 7) in written

@@ -199,3 +199,23 @@ def test_infinite_interval_writes_only_where_stages_begin_and_end(tmp_path: Path
         callbacks=[Count()],
     )
     assert seen == [0, 0, 0, 3, 3]
+
+
+def test_a_stage_that_gives_up_without_a_step_ends_with_its_reason():
+    """Adam stops at the last finite parameters when a step leads to a loss that is not finite."""
+
+    class GivesUp:
+        iterations = 9
+
+        def begin(self, objective, theta):
+            return State(theta, 4.0)
+
+        def step(self, objective, state):
+            if state.iteration == 2:
+                return State(state.theta, state.loss, 2, stop="the next step leads nowhere")
+            return State(state.theta, state.loss / 2, state.iteration + 1)
+
+    outcome = train([GivesUp()], Fit(), start())
+    assert outcome.reasons == ("the next step leads nowhere",)
+    assert [r.step for r in outcome.history] == [1, 2]
+    assert outcome.loss == 1.0

@@ -83,5 +83,9 @@ class SolverError(ConvergenceError):
     solution: object | None = None
 
 
+class DistributedError(NtangentError, RuntimeError):
+    """Another process of a distributed run failed or was lost."""
+
+
 class NoEffectWarning(UserWarning):
     """An option does nothing in this combination."""

@@ -6,10 +6,11 @@ import sys
 
 from ntangent._base.errors import MissingExtraError
 from ntangent._base.extras import require_extra
+from ntangent.run.distribution import joined
 
 
 def main() -> None:
-    """Run the command of ``sys.argv``.
+    """Run the command of ``sys.argv``; under ``torchrun``, on all of its processes together.
 
     Raises:
         SystemExit: always; 0 when all went well, 1 when a run failed, 2 for a wrong command line.
@@ -21,4 +22,5 @@ def main() -> None:
         raise SystemExit(2) from None
     from ntangent.cli.app import cli
 
-    cli(prog_name="ntangent")
+    with joined():
+        cli(prog_name="ntangent")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ from ntangent.cli.ode import ode
 from ntangent.cli.options import fields, summary
 from ntangent.cli.solving import resume, solve
 from ntangent.problems import CATALOGUE
-from ntangent.report import write_report
+from ntangent.report import diagnose_run, write_report
 
 
 @click.group(cls=ReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,9 +45,22 @@ def problems() -> None:
 
 @cli.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as a JSON object; write nothing.")
 @traceback_option
-def report(run_dir: Path) -> None:
-    """Write the figures and report.html of RUN_DIR again, from its files alone."""
+def report(run_dir: Path, as_json: bool) -> None:
+    """Say what is wrong with the run in RUN_DIR, and write its figures and report.html again.
+
+    Everything comes from the run's files.
+    """
+    diagnosis = diagnose_run(run_dir)
+    if as_json:
+        document = {"run_dir": str(run_dir), **diagnosis.document()}
+        click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        return
+    for found in diagnosis.findings:
+        click.echo(f"{found.rule.title}: {found.answer.text}\n  try {found.rule.advice[0]}", err=True)
+    if not diagnosis.findings:
+        click.echo(f"none of the {len(diagnosis.checked)} faults that the files can show was found", err=True)
     click.echo(write_report(run_dir))
 
 

@@ -10,11 +10,13 @@ import click
 from ntangent._base.errors import (
     ArgumentError,
     CheckpointError,
+    DistributedError,
     DtypeError,
     MissingExtraError,
     NtangentError,
     RunFolderError,
 )
+from ntangent.run.distribution import leads
 
 USAGE, RUN = 2, 1
 _TRACEBACK = "ntangent.traceback"
@@ -49,5 +51,7 @@ class ReportingGroup(click.Group):
         except (NtangentError, OSError) as error:
             if context.meta.get(_TRACEBACK):
                 raise
-            click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+            # Rank 0 speaks for all, unless it is the one that was lost.
+            if leads() or isinstance(error, DistributedError):
+                click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
             raise click.exceptions.Exit(exit_code(error)) from error

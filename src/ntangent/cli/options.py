@@ -161,6 +161,8 @@ RESERVED = frozenset(
         "overwrite",
         "json",
         "quiet",
+        "monitor",
+        "monitor-every",
         "no-report",
         "checkpoint-every",
         "threads",

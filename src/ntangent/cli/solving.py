@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ from rich.table import Table
 from ntangent import problems
 from ntangent._base.errors import CheckpointError, RunFolderError
 from ntangent._base.extras import missing
+from ntangent._base.registry import nearest_names
 from ntangent.cli.errors import traceback_option
 from ntangent.cli.options import build_options, stored_options, summary
 from ntangent.cli.recipes import Entry, find
+from ntangent.diagnose import Monitor, measures
 from ntangent.pinn import Solution
 from ntangent.problems import CATALOGUE
 from ntangent.problems.catalogue import Restarting
 from ntangent.report import write_report
 from ntangent.run import RunFolder
+from ntangent.run.distribution import leads
 from ntangent.run.files import jsonable
 
 EPILOG = (
@@ -47,6 +50,8 @@ class Wishes:
         quiet: no progress.
         report: write the report at the end.
         checkpoint_every: seconds between checkpoints.
+        monitor: measures to read during the training.
+        monitor_every: iterations between readings.
     """
 
     run_dir: Path
@@ -56,6 +61,12 @@ class Wishes:
     quiet: bool
     report: bool
     checkpoint_every: float
+    monitor: tuple[str, ...] = ()
+    monitor_every: int = 100
+
+    def watcher(self) -> Monitor | None:
+        """Return the monitor that is wished for."""
+        return Monitor(self.monitor_every, self.monitor) if self.monitor else None
 
 
 def _flags() -> dict[str, click.Option]:
@@ -87,10 +98,40 @@ def _common(label: str) -> list[click.Option]:
         click.Option(["--overwrite"], is_flag=True, help="Replace the run in the folder."),
         *_flags().values(),
         click.Option(
+            ["--monitor"], type=MeasureNames(), metavar="NAMES",
+            help=f"Diagnostics to read during the training, with commas: {', '.join(measures)}.",
+        ),
+        click.Option(
+            ["--monitor-every"], type=click.IntRange(min=1), default=100, show_default=True,
+            help="Iterations between two readings.",
+        ),
+        click.Option(
             ["--threads"], type=click.IntRange(min=1),
             help="Threads of torch.  [default: torch's own number]",
         ),
     ]  # fmt: skip
+
+
+class MeasureNames(click.ParamType):  # type: ignore[type-arg] # generic in new versions of click only
+    """Names of measures with commas between them."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Return the names, if there are such measures."""
+        names = tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
+        for name in names:
+            if name not in measures:
+                self.fail(f"there is no measure {name!r}; {nearest_names(name, list(measures))}", param, ctx)
+        return names
+
+
+def _watched(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the monitor of a stored configuration as wishes."""
+    stored = config.get("monitor")
+    return {"monitor": tuple(stored["measures"]), "monitor_every": stored["every"]} if stored else {}
 
 
 class SolveGroup(click.Group):
@@ -122,6 +163,8 @@ def _command(entry: Entry) -> click.Command:
             quiet=values.pop("quiet"),
             report=not values.pop("no_report"),
             checkpoint_every=values.pop("checkpoint_every"),
+            monitor=values.pop("monitor") or (),
+            monitor_every=values.pop("monitor_every"),
         )
         threads = values.pop("threads")
         if wishes.resume and not wishes.overwrite:
@@ -132,9 +175,11 @@ def _command(entry: Entry) -> click.Command:
                     "a run is resumed with the problem it was started with",
                     f"ntangent resume {shlex.quote(str(wishes.run_dir))}",
                 )
+            if "monitor" not in given and "monitor_every" not in given:
+                wishes = replace(wishes, **_watched(config))
             values = {**_stored(entry, config), **{n: v for n, v in values.items() if n in given}}
             threads = threads or config.get("threads")
-        elif "run_dir" not in given and not wishes.quiet:
+        elif "run_dir" not in given and not wishes.quiet and leads():
             click.echo(f"run folder: {wishes.run_dir} (--run-dir chooses another)", err=True)
         execute(entry, values, threads, wishes)
 
@@ -164,7 +209,7 @@ def execute(entry: Entry, options: Mapping[str, Any], threads: int | None, wishe
     recipe = entry.build(**options)
     if threads is not None:
         torch.set_num_threads(int(threads))
-    lacking = missing("report") if wishes.report else []
+    lacking = missing("report") if wishes.report and leads() else []
     if lacking:
         click.echo(
             f"no report will be written: {' and '.join(lacking)} missing; pip install 'ntangent[report]'",
@@ -173,14 +218,20 @@ def execute(entry: Entry, options: Mapping[str, Any], threads: int | None, wishe
     try:
         solution = problems.run(
             entry.name, recipe, run_dir=wishes.run_dir, resume=wishes.resume, overwrite=wishes.overwrite,
-            progress=not wishes.quiet, checkpoint_every=wishes.checkpoint_every,
+            progress=not wishes.quiet, checkpoint_every=wishes.checkpoint_every, monitor=wishes.watcher(),
         )  # fmt: skip
     except (KeyboardInterrupt, SystemExit) as stop:
-        click.echo(f"interrupted; ntangent resume {shlex.quote(str(wishes.run_dir))} continues", err=True)
+        if leads():
+            click.echo(f"interrupted; ntangent resume {shlex.quote(str(wishes.run_dir))} continues", err=True)
         code = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
         raise click.exceptions.Exit(code if isinstance(code, int) else 1) from stop
+    if not leads():
+        return  # rank 0 writes and prints
     report = write_report(wishes.run_dir) if wishes.report and not lacking else None
     _print(numbers(recipe, solution, wishes.run_dir, report), wishes)
+    cost = solution.notes.get("monitor")
+    if cost and not wishes.quiet:
+        click.echo(f"monitor: {cost['readings']} readings, {100 * cost['share']:.1f} % of the time", err=True)
 
 
 def numbers(recipe: Any, solution: Solution, run_dir: Path, report: Path | None) -> dict[str, Any]:
@@ -238,7 +289,7 @@ def _resume(run_dir: Path, as_json: bool, quiet: bool, no_report: bool, checkpoi
             f"pinn.solve(..., run_dir={str(run_dir)!r}, resume=True) in the same program",
         )
     entry = find(name)
-    wishes = Wishes(run_dir, True, False, as_json, quiet, not no_report, checkpoint_every)
+    wishes = Wishes(run_dir, True, False, as_json, quiet, not no_report, checkpoint_every, **_watched(config))
     execute(entry, _stored(entry, config), config.get("threads"), wishes)
 
 

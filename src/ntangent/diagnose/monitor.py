@@ -124,6 +124,11 @@ class Monitor:
         return f"Monitor(every={self._every!r}, measures={[m.name for m in self.measures]!r})"
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What decides its readings: ``every`` and the names of the measures."""
+        return {"every": self._every, "measures": [measure.name for measure in self.measures]}
+
+    @property
     def cost(self) -> dict[str, str]:
         """What each measure costs, in words."""
         return {measure.name: measure.cost for measure in self.measures}
@@ -156,11 +161,20 @@ class Monitor:
         """Return whether an iteration is to be read."""
         return bool(self._every(iteration)) if callable(self._every) else iteration % self._every == 0
 
-    def read(self, snapshot: Snapshot, spent: float = 0.0) -> Reading:
-        """Apply the measures to a snapshot and keep the reading; ``spent`` is what the snapshot cost."""
+    def read(self, snapshot: Snapshot, spent: float = 0.0, partial: bool = False) -> Reading:
+        """Apply the measures to a snapshot and keep the reading.
+
+        Args:
+            snapshot: the training at one moment.
+            spent: seconds that the snapshot cost.
+            partial: leave out measures for which the snapshot lacks something, such as the moments of
+                Adam during another method.
+        """
         start = time.perf_counter()
         values: dict[str, float | Tensor] = {}
         for measure in self.measures:
+            if partial and measure.lacking(snapshot):
+                continue
             values |= {f"{measure.name}.{key}": value for key, value in measure(snapshot).items()}
         reading = Reading(snapshot.iteration, values, spent + time.perf_counter() - start)
         self.readings.append(reading)
@@ -223,7 +237,7 @@ class Monitor:
             raise ArgumentError(
                 "the monitor does not know how to look at this training",
                 "a record has θ, and not what θ means",
-                "monitor.attach(lambda record: Snapshot(record.step, record.theta, ...))",
+                "pinn.solve(..., monitor=monitor), or monitor.attach(lambda record: Snapshot(...))",
             )
         start = time.perf_counter()
         snapshot = self._source(record)

@@ -170,14 +170,17 @@ class Measure:
     needs: tuple[str, ...]
     compute: Callable[[Snapshot], dict[str, float | Tensor]]
 
+    def lacking(self, snapshot: Snapshot) -> list[str]:
+        """Return the fields that the measure needs and a snapshot does not have."""
+        return [name for name in self.needs if getattr(snapshot, name) in (None, ())]
+
     def __call__(self, snapshot: Snapshot) -> dict[str, float | Tensor]:
         """Return the named values at a snapshot.
 
         Raises:
             ArgumentError: if the snapshot lacks something the measure needs.
         """
-        lacking = [name for name in self.needs if getattr(snapshot, name) in (None, ())]
-        if lacking:
+        if lacking := self.lacking(snapshot):
             raise ArgumentError(
                 f"the measure {self.name!r} needs {' and '.join(lacking)}",
                 "the snapshot does not say",

@@ -161,7 +161,7 @@ def per_point_jacobian(
 
 
 def grouped_gradients(
-    rows: Rows, parameters: Sequence[Tensor], groups: Sequence[Tensor]
+    rows: Rows, parameters: Sequence[Tensor], groups: Sequence[Tensor], scalars: Sequence[Tensor] = ()
 ) -> Float[Tensor, "group parameter"] | None:
     """Return the gradient of the sum of squares over each of several groups of points.
 
@@ -170,10 +170,12 @@ def grouped_gradients(
             on point i only.
         parameters: tensors to differentiate in, all of them weights or biases of linear layers.
         groups: indices of the points of each group.
+        scalars: further leaves of shape (N, 1), as for :func:`per_point_jacobian`; one column each,
+            after those of the parameters.
 
     Returns:
-        Shape (G, P): d/dθ of the sum of r_ci² over c and over the points i of the group; None where
-        the structure does not hold, as for :func:`per_point_jacobian`.
+        Shape (G, P + len(scalars)): d/dθ of the sum of r_ci² over c and over the points i of the group;
+        None where the structure does not hold, as for :func:`per_point_jacobian`.
 
     Cost:
         One forward and one backward pass for all groups together; no Jacobian is stored beyond that
@@ -183,10 +185,14 @@ def grouped_gradients(
     if not _covers(tape, values.shape[1], parameters):
         return None
     columns = _columns(parameters)
-    found = values.new_zeros((len(groups), sum(p.numel() for p in parameters))).detach()
-    targets = [call.output for call in tape.calls]
+    own = sum(p.numel() for p in parameters)
+    found = values.new_zeros((len(groups), own + len(scalars))).detach()
+    targets = [call.output for call in tape.calls] + list(scalars)
     grads = torch.autograd.grad(values.square().sum(), targets, allow_unused=True)
-    for call, g in zip(tape.calls, grads, strict=True):
+    for i, g in enumerate(grads[len(tape.calls) :]):
+        if g is not None:
+            found[:, own + i] = torch.stack([g[points, 0].sum() for points in groups])
+    for call, g in zip(tape.calls, grads, strict=False):
         if g is not None:
             if not _fits(call, values.shape[1]):
                 return None

@@ -20,6 +20,8 @@ Kind = Literal["gram", "svd"]
 # (the others better), which costs a Gauss-Newton iteration nothing; below, digits of the step go.
 MARGIN = 100.0
 
+BLOCK = 128  # columns of a block of J'J
+
 
 def choose(damping: float, size: float, eps: float) -> Kind:
     """Return which factorisation serves a damping, for |J| (Frobenius) = ``size``."""
@@ -115,12 +117,25 @@ def factorise(jacobian: Tensor, kind: Kind) -> Damped:
 
 def _gram(jacobian: Tensor) -> Damped:
     wide = jacobian.shape[0] < jacobian.shape[1]
-    gram = jacobian @ jacobian.T if wide else jacobian.T @ jacobian
+    gram = _square(jacobian.T if wide else jacobian)
     squares, vectors = torch.linalg.eigh(gram)
     # Rounding makes small eigenvalues negative.
     squares = squares.clamp_min(0)
     noise = max(jacobian.shape) * torch.finfo(jacobian.dtype).eps * float(squares.max())
     return Damped("gram", jacobian, vectors, squares, jacobian.new_empty(0), int((squares > noise).sum()))
+
+
+def _square(a: Tensor) -> Tensor:
+    """Return A'A, (k, k), from blocks on and above the diagonal: half of the multiplications for many."""
+    count = a.shape[1]
+    if count <= 2 * BLOCK:
+        return a.T @ a
+    gram = a.new_empty(count, count)
+    for start in range(0, count, BLOCK):
+        stop = min(start + BLOCK, count)
+        torch.mm(a[:, start:stop].T, a[:, start:], out=gram[start:stop, start:])
+        gram[stop:, start:stop] = gram[start:stop, stop:].T
+    return gram
 
 
 def _svd(jacobian: Tensor) -> Damped:

@@ -74,10 +74,17 @@ def verdict(
 
 def norm(x: Tensor) -> float:
     """Return |x| as a float, without under- or overflow of the squares (NaN and inf go through)."""
+    plain = float(torch.linalg.vector_norm(x))
+    # Between these bounds the squares that are lost are far below rounding, and none overflows.
+    if 1e-8 < plain < 1e12:
+        return plain
     largest = float(x.abs().max()) if x.numel() else 0.0
     if largest == 0 or not math.isfinite(largest):
         return largest
-    return largest * float(torch.linalg.vector_norm(x / largest))
+    # By a power of two, so that the digits are those of the plain norm; in two steps, each in range.
+    exponent = math.frexp(largest)[1] - 1
+    half = exponent // 2
+    return float(torch.linalg.vector_norm(x * 2.0**-half * 2.0 ** (half - exponent))) * 2.0**exponent
 
 
 def is_finite(x: Tensor) -> bool:

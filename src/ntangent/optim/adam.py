@@ -76,6 +76,7 @@ class Adam:
             raise no_start("the loss or its gradient")
         zero = theta.new_zeros(theta.shape)
         memory = {"gradient": gradient, "first": zero, "second": zero, "evaluations": 1}
+        memory |= {"betas": self.betas, "eps": self.eps}  # whoever reads the moments needs them
         size = norm(gradient)
         return State(
             theta,
@@ -100,7 +101,9 @@ class Adam:
         theta = state.theta.addcdiv(first, root, value=-(lr / (1 - beta1 ** (done + 1))))
         loss, gradient = self._part(objective, done + 1).value_and_gradient(theta)
         evaluations = memory["evaluations"] + 1
-        if not (math.isfinite(float(loss)) and is_finite(gradient)):
+        value, size = float(loss), norm(gradient)
+        # A norm may be beyond the largest number where no entry is.
+        if not math.isfinite(value) or not (math.isfinite(size) or is_finite(gradient)):
             return State(
                 state.theta,
                 state.loss,
@@ -110,19 +113,18 @@ class Adam:
                 f"the loss or its gradient is not finite after a step with learning rate {lr:g}; "
                 "stopped at the last finite parameters; choose a smaller lr",
             )
-        size = norm(gradient)
         return State(
             theta,
-            float(loss),
+            value,
             done + 1,
-            {"gradient": gradient, "first": first, "second": second, "evaluations": evaluations},
+            memory | {"gradient": gradient, "first": first, "second": second, "evaluations": evaluations},
             {
                 "gradient_norm": size,
                 "step_length": norm(theta - state.theta),
                 "learning_rate": lr,
                 "evaluations": float(evaluations),
             },
-            verdict(float(loss), size, self.tolerance, done + 1, self.iterations),
+            verdict(value, size, self.tolerance, done + 1, self.iterations),
         )
 
     def refresh(self, objective: Objective, state: State) -> State:  # noqa: ARG002

@@ -317,8 +317,7 @@ class Corrections:
 
         Factors of whole rows stay; those of single points become their mean, for the points change.
         """
-        made: Any = type(self)
-        other: PinnObjective = made(self.problem, net, points, *self.settings)
+        other = self._made(net, points)
         other.denser = self.denser
         kept = {
             name: factor.mean(-1, keepdim=True) if factor.ndim and factor.shape[-1] > 1 else factor
@@ -327,6 +326,11 @@ class Corrections:
         if kept:
             other.set_factors(kept)
             other.version = 0
+        return other
+
+    def _made(self, net: nn.Module, points: Tensor) -> PinnObjective:
+        made: Any = type(self)
+        other: PinnObjective = made(self.problem, net, points, *self.settings)
         return other
 
     def _frozen(self, theta: Tensor) -> nn.Module:

@@ -217,3 +217,14 @@ def _derivatives(residual: Field, wanted: Indices) -> Tensor:
         rows = rows[over.rows_of(wanted)]
     factorials = wanted.factorials(rows)
     return rows * factorials.view(-1, *[1] * (rows.ndim - 1)) if wanted.order > 1 else rows
+
+
+def numbered(blocks: Sequence[Block]) -> list[Block]:
+    """Return the blocks under different names: a name that occurs twice is numbered."""
+    names = [block.name for block in blocks]
+    return [
+        replace(block, name=f"{block.name}[{names[:i].count(block.name)}]")
+        if names.count(block.name) > 1
+        else block
+        for i, block in enumerate(blocks)
+    ]

@@ -67,14 +67,11 @@ class HeldOut:
         if not self._blocks or not (last or step % self.every == 0):
             return {}
         objective = self.objective
-        if self._trained is None or self._trained[0] != objective.version:
-            blocks = [b for b in objective.blocks if b.free and b.points is objective.points]
-            self._trained = (objective.version, blocks, plan(objective.problem, blocks, objective.chunk))
         raw = objective.load(theta)
         named = objective.problem.unknowns.items()
         values = {name: unknown.value(raw[i]) for i, (name, unknown) in enumerate(named)}
         held = self._mean_square(self._blocks, self._passes, Parameters(values))
-        trained = self._mean_square(self._trained[1], self._trained[2], Parameters(values))
+        trained = self._at_trained(theta, Parameters(values))
         self.last = {"held_out": held, "trained": trained}
         if held > PARTED * trained and self.warning is None:
             when = "at the end" if last else f"in iteration {step}"
@@ -85,6 +82,17 @@ class HeldOut:
             )
             _log.warning(self.warning)
         return {"held_out": held}
+
+    def _at_trained(self, theta: Tensor, p: Parameters) -> float:
+        """Return the mean square at the points that are trained; free where the gradient has just left it."""
+        objective = self.objective
+        if (known := objective._known_rows(theta)) is not None:
+            blocks = objective._moving()
+            return sum(float((known[b.name] * scale(b)[:, None]).square().sum()) for b in blocks)
+        if self._trained is None or self._trained[0] != objective.version:
+            blocks = objective._moving()
+            self._trained = (objective.version, blocks, plan(objective.problem, blocks, objective.chunk))
+        return self._mean_square(self._trained[1], self._trained[2], p)
 
     def _mean_square(self, blocks: list[Block], passes: list[Pass], p: Parameters) -> float:
         total = 0.0

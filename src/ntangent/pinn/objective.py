@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _unflatten_dense_tensors
 from torch.nn.utils import parameters_to_vector
 
 from ntangent._base.check import check_positive
@@ -15,15 +16,17 @@ from ntangent._base.errors import ArgumentError, ProblemError, ShapeError, Unkno
 from ntangent._base.registry import nearest_names
 from ntangent.jet.jacobian import batched_jacobian, per_point_jacobian
 from ntangent.pinn.correction import Corrections
-from ntangent.pinn.equation import Block, residual_block
+from ntangent.pinn.direct import Directly, leaves_of
+from ntangent.pinn.equation import Block, numbered, residual_block
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.passes import Part, Pass, plan
 from ntangent.pinn.problem import Problem
 from ntangent.pinn.products import Products
 from ntangent.pinn.revisable import Revisable
+from ntangent.pinn.sums import Pairwise
 
 
-class PinnObjective(Corrections, Products, Revisable):
+class PinnObjective(Corrections, Directly, Products, Revisable):
     """loss(θ) = sum over blocks and rows of weight · mean(factor · residual²).
 
     θ is the network's trainable parameters in their own order, then one raw number per unknown.
@@ -69,7 +72,7 @@ class PinnObjective(Corrections, Products, Revisable):
         for condition in problem.conditions:
             blocks.extend(condition.blocks(problem, self.dtype, self.device))
         self.points = points
-        self.blocks = _numbered(blocks)
+        self.blocks = numbered(blocks)
         self._factors: dict[str, Tensor] = {}
         self._structured: bool | None = None
         self._arrange()
@@ -77,12 +80,13 @@ class PinnObjective(Corrections, Products, Revisable):
 
     def _arrange(self) -> None:
         """Plan the passes and the scale of every residual."""
-        self._passes = plan(self.problem, self.blocks, self.chunk)
+        self.passes = plan(self.problem, self.blocks, self.chunk)
+        self._numbers: Sequence[int] = range(len(self.passes))
         self._scales = [self._scale(block) for block in self.blocks]
+        self._direct, self._evaluations = None, 0
 
     def _scale(self, block: Block) -> Tensor:
-        own = scale(block)[:, None]
-        factor = self._factors.get(block.name)
+        own, factor = scale(block)[:, None], self._factors.get(block.name)
         return own if factor is None else own * factor.sqrt()
 
     def _check_graph(self) -> None:
@@ -90,7 +94,7 @@ class PinnObjective(Corrections, Products, Revisable):
         raw = [q.detach().requires_grad_() for q in self.start()[self._split() :]]
         with torch.enable_grad():
             r = self._vector(raw)
-        leaves = _leaves(r)
+        leaves = leaves_of(r)
         unused = [
             n
             for n, q in zip(self.problem.unknowns, raw, strict=True)
@@ -104,7 +108,7 @@ class PinnObjective(Corrections, Products, Revisable):
             )
         strangers = {id(leaf) for leaf in leaves} - {id(p) for p in [*self.parameters, *raw]}
         if strangers:  # not those made anew in each evaluation, as by nested differentiation
-            strangers &= {id(leaf) for leaf in _leaves(self._vector(raw))}
+            strangers &= {id(leaf) for leaf in leaves_of(self._vector(raw))}
         if strangers:
             raise ProblemError(
                 "an equation or the ansatz uses a tensor that requires a gradient and is not trained",
@@ -207,9 +211,8 @@ class PinnObjective(Corrections, Products, Revisable):
         with torch.no_grad():
             # A copy: parameters that were views of θ would change every state that holds it.
             if self.parameters:
-                pieces = theta[:split].split(self._sizes)
-                shaped = [values.view_as(p) for p, values in zip(self.parameters, pieces, strict=True)]
-                torch._foreach_copy_(self.parameters, shaped)
+                own = theta if split == len(theta) else theta[:split]
+                torch._foreach_copy_(self.parameters, _unflatten_dense_tensors(own, self.parameters))
         return theta[split:]
 
     def unknowns(self, theta: Tensor) -> dict[str, float]:
@@ -241,10 +244,12 @@ class PinnObjective(Corrections, Products, Revisable):
         """Return the residuals of every block, (C, n)."""
         pieces: list[list[Tensor]] = [[] for _ in self.blocks]
         parameters = self._parameters(raw)
-        for one in self._passes:
+        for one in self.passes:
             for part, rows in one.rows(self.net, parameters):
                 pieces[part.index].append(self._scaled(part, rows) if weighted else rows)
-        return [found[0] if len(found) == 1 else torch.cat(found, 1) for found in pieces]
+        # Of some blocks another process has all rows.
+        none = [self.points.new_zeros(len(block.weights), 0) for block in self.blocks]
+        return [f[0] if len(f) == 1 else torch.cat(f or [n], 1) for f, n in zip(pieces, none, strict=True)]
 
     def _vector(self, raw: Sequence[Tensor]) -> Tensor:
         return torch.cat([rows.reshape(-1) for rows in self._pieces(raw)])
@@ -267,6 +272,8 @@ class PinnObjective(Corrections, Products, Revisable):
 
     def terms(self, theta: Tensor) -> dict[str, float]:
         """Return each block's share of the loss."""
+        if (squares := self._known_squares(theta)) is not None:
+            return squares
         pieces = self.rows(theta).values()
         scaled = [rows * factor for rows, factor in zip(pieces, self._scales, strict=True)]
         return {b.name: float(rows.square().sum()) for b, rows in zip(self.blocks, scaled, strict=True)}
@@ -276,25 +283,36 @@ class PinnObjective(Corrections, Products, Revisable):
 
         In chunks, each of them is evaluated and differentiated by itself.
         """
-        raw = self.load(theta).detach().clone().requires_grad_()
+        raw = self.load(theta).detach()
         if self.chunk is None:
+            direct = self._direct_pass(raw)
+            if direct is not None:
+                found = direct(raw, self._scales)
+                if direct.consistent:
+                    self._keep_rows(theta, found.rows, found.residuals)
+                    return found.loss, found.gradient
+                self._inconsistent()
+            raw = raw.clone().requires_grad_()
             with torch.enable_grad():
-                pieces = self._pieces(raw.unbind(0) if len(raw) else (), weighted=False)
-                scaled = [rows * factor for rows, factor in zip(pieces, self._scales, strict=True)]
-                r = torch.cat([rows.reshape(-1) for rows in scaled])
-                loss = r @ r
-            self._keep_rows(theta, pieces)
+                loss, r, pieces = self._losses(raw, self._scales)
+            self._keep_rows(theta, pieces, r.detach())
             return loss.detach(), self._gradient(loss, raw)
-        total, gradient = theta.new_zeros(()), torch.zeros_like(theta)
-        for one in self._passes:
-            with torch.enable_grad():
-                parameters = self._parameters(raw.unbind(0) if len(raw) else ())
-                squares = [self._scaled(p, rows).square().sum() for p, rows in one.rows(self.net, parameters)]
-                loss = torch.stack(squares).sum()
-            if loss.requires_grad:
-                gradient += self._gradient(loss, raw)
-            total = total + loss.detach()
-        return total, gradient
+        raw = raw.clone().requires_grad_()
+        sums = Pairwise()
+        for number, one in zip(self._numbers, self.passes, strict=True):
+            sums.add(number, self._pass_gradient(one, raw))
+        total = self._total(sums, theta.new_zeros(len(theta) + 1))
+        return total[-1], total[:-1]
+
+    def _pass_gradient(self, one: Pass, raw: Tensor) -> Tensor:
+        """Return the gradient of a pass's share of the loss, then the share itself, (P + 1,)."""
+        with torch.enable_grad():
+            parameters = self._parameters(raw.unbind(0) if len(raw) else ())
+            squares = [self._scaled(p, rows).square().sum() for p, rows in one.rows(self.net, parameters)]
+            loss = torch.stack(squares).sum()
+        if not loss.requires_grad:
+            return torch.cat([loss.new_zeros(self._own + len(raw)), loss[None]])
+        return torch.cat([self._gradient(loss, raw), loss.detach()[None]])
 
     # --- Jacobian ------------------------------------------------------------------------------------
 
@@ -305,9 +323,7 @@ class PinnObjective(Corrections, Products, Revisable):
         layers over independent points; a general, slower method otherwise. Which of them holds is
         found out once, by comparing a product of the Jacobian with automatic differentiation.
         """
-        if self._structured is None:
-            self._structured = self._structure_holds(theta)
-        if not self._structured:
+        if not self.structured(theta):
             return self._general(theta)
         result = self._per_point(theta)
         assert result is not None
@@ -316,15 +332,15 @@ class PinnObjective(Corrections, Products, Revisable):
     def _per_point(self, theta: Tensor) -> tuple[Tensor, Tensor] | None:
         raw = self.load(theta)
         found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.blocks]
-        for one in self._passes:
+        for one in self.passes:
             leaves = [q.detach().expand(len(one.points), 1).clone().requires_grad_() for q in raw]
-            result = per_point_jacobian(self._matrix(one, leaves), self.parameters, leaves)
+            result = per_point_jacobian(self.matrix(one, leaves), self.parameters, leaves)
             if result is None:
                 return None
             for index, residuals, jacobian in _unfolded(one, *result):
                 found[index].append((residuals, jacobian))
         values, jacobians = [], []
-        for pieces in found:
+        for pieces in filter(None, found):
             r, jacobian = pieces[0]
             if len(pieces) > 1:
                 r, jacobian = (torch.cat([piece[i] for piece in pieces], 1) for i in (0, 1))
@@ -338,7 +354,7 @@ class PinnObjective(Corrections, Products, Revisable):
         unfolded = _unfolded(one, order, order.new_zeros((*order.shape, 1)))
         return [(index, places.long()) for index, places, _ in unfolded]
 
-    def _matrix(self, one: Pass, leaves: Sequence[Tensor]) -> Callable[[], Tensor]:
+    def matrix(self, one: Pass, leaves: Sequence[Tensor]) -> Callable[[], Tensor]:
         """Return a function that evaluates a pass as rows with one entry for each point.
 
         A residual that depends on several points stands at the first of them, with zeros at the
@@ -406,31 +422,6 @@ def _unfolded(one: Pass, values: Tensor, jacobian: Tensor) -> Iterator[tuple[int
             r = r[:, :count]
             j = j.reshape(len(j), block.fold, count, -1).sum(1)
         yield part.index, r, j
-
-
-def _numbered(blocks: Sequence[Block]) -> list[Block]:
-    """Return the blocks under different names: a name that occurs twice is numbered."""
-    names = [block.name for block in blocks]
-    return [
-        replace(block, name=f"{block.name}[{names[:i].count(block.name)}]")
-        if names.count(block.name) > 1
-        else block
-        for i, block in enumerate(blocks)
-    ]
-
-
-def _leaves(value: Tensor) -> list[Tensor]:
-    """Return the leaves of a graph: the tensors that would receive a gradient."""
-    found, seen, pending = [], set(), [value.grad_fn]
-    while pending:
-        node = pending.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.append(node.variable)
-        pending.extend(parent for parent, _ in node.next_functions)
-    return found
 
 
 def check_weights(weights: Sequence[float], name: str) -> list[float]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SMALL = 0.25
 
 Entry = tuple[int, Block, slice]
+# The blocks of a segment share their points, the segments of a pass stand side by side.
+Segments = list[list[Entry]]
 
 
 @dataclass(frozen=True)
@@ -109,17 +111,27 @@ class Pass:
 
 
 def plan(problem: Problem, blocks: Sequence[Block], chunk: int | None = None) -> list[Pass]:
-    """Arrange blocks into as few network evaluations as pay.
+    """Arrange blocks into as few network evaluations as pay; see :func:`arranged`."""
+    return [Pass(problem, segments) for segments in arranged(blocks, chunk)]
+
+
+def arranged(blocks: Sequence[Block], chunk: int | None = None) -> list[Segments]:
+    """Return the segments of each pass.
 
     Equations share those of their points; conditions of one kind stand side by side; a few points
     that need no more than a larger pass carries join it.
 
     Args:
-        problem: the problem.
         blocks: the blocks.
         chunk: largest number of points evaluated together, for blocks that can be cut.
     """
-    groups: dict[Any, list[list[Entry]]] = {}
+    cut = [piece for segments in grouped(blocks) for piece in _cut(segments, chunk)]
+    return joined(cut, chunk)
+
+
+def grouped(blocks: Sequence[Block]) -> list[Segments]:
+    """Return the blocks that can stand in one pass: those of the same points, those of one kind."""
+    groups: dict[Any, Segments] = {}
     for i, block in enumerate(blocks):
         entry = (i, block, slice(0, block.count))
         if block.free:
@@ -129,25 +141,27 @@ def plan(problem: Problem, blocks: Sequence[Block], chunk: int | None = None) ->
             groups.setdefault(("kind", block.demand.key(), len(block.weights)), []).append([entry])
         else:
             groups[i] = [[entry]]
-    cut = [piece for segments in groups.values() for piece in _cut(segments, chunk)]
-    return [Pass(problem, segments) for segments in _joined(cut, chunk)]
+    return list(groups.values())
 
 
-def _cut(segments: list[list[Entry]], chunk: int | None) -> list[list[list[Entry]]]:
+def section(segments: Segments, start: int, stop: int) -> Segments:
+    """Return a part of the points of a group of equations."""
+    columns = slice(start, stop)
+    # One table for all: blocks of a segment share their points.
+    points = segments[0][0][1].points[columns]
+    return [[(i, replace(block, points=points), columns) for i, block, _ in segments[0]]]
+
+
+def _cut(segments: Segments, chunk: int | None) -> list[Segments]:
     """Cut the points of a group of equations into chunks."""
     entries = segments[0]
     count = len(entries[0][1].points)
     if chunk is None or count <= chunk or not entries[0][1].free:
         return [segments]
-    pieces = []
-    for start in range(0, count, chunk):
-        columns = slice(start, min(start + chunk, count))
-        points = entries[0][1].points[columns]
-        pieces.append([[(i, replace(block, points=points), columns) for i, block, _ in entries]])
-    return pieces
+    return [section(segments, start, min(start + chunk, count)) for start in range(0, count, chunk)]
 
 
-def _joined(groups: list[list[list[Entry]]], chunk: int | None) -> list[list[list[Entry]]]:
+def joined(groups: list[Segments], chunk: int | None) -> list[Segments]:
     """Let small groups join a larger one that carries all they need."""
     sizes = [sum(len(entries[0][1].points) for entries in segments) for segments in groups]
     order = sorted(range(len(groups)), key=lambda i: -sizes[i])
@@ -161,9 +175,7 @@ def _joined(groups: list[list[list[Entry]]], chunk: int | None) -> list[list[lis
     return [groups[i] for i in sorted(kept)]
 
 
-def _fits(
-    small: list[list[Entry]], large: list[list[Entry]], count: int, size: int, chunk: int | None
-) -> bool:
+def _fits(small: Segments, large: Segments, count: int, size: int, chunk: int | None) -> bool:
     if count > SMALL * size or (chunk is not None and size + count > chunk):
         return False
     if any(block.fold > 1 for entries in (*small, *large) for _, block, _ in entries):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ntangent._base.protocols import Linearisation
 from ntangent.jet.implicit import ImplicitJacobian, implicit_jacobian
+from ntangent.pinn.sums import Pairwise
 
 if TYPE_CHECKING:
     from ntangent.pinn.equation import Block
@@ -24,12 +25,19 @@ class Products:
     parameters: list[Tensor]
     blocks: list[Block]
     _structured: bool | None
-    _passes: list[Pass]
+    passes: list[Pass]
+    _numbers: Sequence[int]  # of the passes, among those of all processes
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """The shape of each tensor that θ holds; an unknown is a scalar."""
         return [tuple(p.shape) for p in self.parameters] + [()] * len(self.problem.unknowns)
+
+    def structured(self, theta: Tensor) -> bool:
+        """Return whether the network is a chain of linear layers over independent points; found once."""
+        if self._structured is None:
+            self._structured = self._structure_holds(theta)
+        return self._structured
 
     def linearise(self, theta: Tensor) -> Linearisation:
         """Return the residual at θ and products with its Jacobian; they hold until θ is changed.
@@ -38,32 +46,41 @@ class Products:
         factors, and a product costs about one pass through the network. Else J' w is a backward pass,
         and J v one through the graph of a backward pass.
         """
-        if self._structured is None:
-            self._structured = self._structure_holds(theta)
-        # A residual of several points is no row of one pass.
-        single = all(block.fold == 1 for block in self.blocks)
-        return self._factored(theta) if self._structured and single else self._twice_backward(theta)
+        return (
+            self._factored(theta) if self.structured(theta) and self._single else self._twice_backward(theta)
+        )
+
+    @property
+    def _single(self) -> bool:
+        """Whether each residual is a row of one pass; one of several points is not."""
+        return all(block.fold == 1 for block in self.blocks)
+
+    def _total(self, sums: Pairwise, like: Tensor) -> Tensor:
+        """Return the sum of what all passes contribute."""
+        return sums.total(torch.zeros_like(like))
 
     def _factored(self, theta: Tensor) -> Linearisation:
         raw = self.load(theta)
         parts: list[ImplicitJacobian] = []
         places: list[list[Tensor]] = [[] for _ in self.blocks]
         total = 0
-        for one in self._passes:
+        for one in self.passes:
             leaves = [q.detach().expand(len(one.points), 1).clone().requires_grad_() for q in raw]
-            part = implicit_jacobian(self._matrix(one, leaves), self.parameters, leaves)
+            part = implicit_jacobian(self.matrix(one, leaves), self.parameters, leaves)
             assert part is not None
             for index, positions in self._places(one, part.rows):
                 places[index].append(total + positions)
             total += part.rows.numel()
             parts.append(part)
         # The residual vector goes block by block, the passes hold several blocks or parts of one.
-        order = torch.cat([torch.cat(found, 1).reshape(-1) for found in places])
+        order = torch.cat([torch.cat(found, 1).reshape(-1) for found in places if found])
         sizes = [part.rows.numel() for part in parts]
 
         def vjp(w: Tensor) -> Tensor:
-            spread = w.new_zeros(total).index_put((order,), w).split(sizes)
-            return torch.stack([part.pull(piece) for part, piece in zip(parts, spread, strict=True)]).sum(0)
+            spread, sums = w.new_zeros(total).index_put((order,), w).split(sizes), Pairwise()
+            for number, part, piece in zip(self._numbers, parts, spread, strict=True):
+                sums.add(number, part.pull(piece))
+            return self._total(sums, theta)
 
         residual = torch.cat([part.rows.reshape(-1) for part in parts])[order]
         return Linearisation(residual, lambda v: torch.cat([part.push(v) for part in parts])[order], vjp)
@@ -92,7 +109,7 @@ class Products:
         _vector: Callable[[Sequence[Tensor]], Tensor]
         _structure_holds: Callable[[Tensor], bool]
         _places: Callable[[Pass, Tensor], list[tuple[int, Tensor]]]
-        _matrix: Callable[[Pass, Sequence[Tensor]], Callable[[], Tensor]]
+        matrix: Callable[[Pass, Sequence[Tensor]], Callable[[], Tensor]]
 
 
 def _flat(grads: Sequence[Tensor | None], inputs: Sequence[Tensor]) -> Tensor:

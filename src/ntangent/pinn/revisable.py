@@ -24,7 +24,7 @@ class Revisable:
     seed = 0  # of the mini-batches
     _factors: dict[str, Tensor]
     _scales: list[Tensor]
-    _seen: tuple[Tensor, dict[str, Tensor]] | None = None
+    _seen: tuple[Tensor, dict[str, Tensor], Tensor] | None = None
     _shuffled: tuple[tuple[int, int, int], Tensor] | None = None
 
     # --- what the objective offers -------------------------------------------------------------------
@@ -52,16 +52,32 @@ class Revisable:
 
     # --- rows that are known -------------------------------------------------------------------------
 
-    def _keep_rows(self, theta: Tensor, pieces: Sequence[Tensor]) -> None:
+    def factor(self, name: str) -> Tensor | None:
+        """Return the factor of a block's squared residuals; None where it is 1."""
+        return self._factors.get(name)
+
+    def _keep_rows(self, theta: Tensor, pieces: Sequence[Tensor], residuals: Tensor) -> None:
         named = zip(self.blocks, pieces, strict=True)
-        self._seen = theta, {block.name: rows.detach() for block, rows in named}
+        self._seen = theta, {block.name: rows.detach() for block, rows in named}, residuals
 
     def _known_rows(self, theta: Tensor) -> dict[str, Tensor] | None:
         return self._seen[1] if self._seen is not None and self._seen[0] is theta else None
 
+    def _known_squares(self, theta: Tensor) -> dict[str, float] | None:
+        """Return each block's share of the loss at the last gradient's θ."""
+        if self._seen is None or self._seen[0] is not theta:
+            return None
+        named = self._seen[1]
+        parts = self._seen[2].square().split([rows.numel() for rows in named.values()])
+        return dict(zip(named, torch.stack([part.sum() for part in parts]).tolist(), strict=True))
+
     def _changed(self) -> None:
         self.version += 1
         self._seen = None
+
+    def whole(self) -> Self:
+        """Return the objective with all of its points in this process."""
+        return self
 
     # --- terms ---------------------------------------------------------------------------------------
 
@@ -77,12 +93,16 @@ class Revisable:
         terms = [Term(block.name, block.points, block.weights, block.count) for block in self.blocks]
         return Layout(tuple(terms), {name: self.problem.interval(name) for name in self.problem.domain.names})
 
+    def term(self, name: str) -> Self:
+        """Return the objective of one block alone, with its weights."""
+        alone = copy.copy(self)
+        alone.blocks, alone._seen = [block for block in self.blocks if block.name == name], None
+        alone._arrange()
+        return alone
+
     def term_gradient(self, theta: Tensor, name: str, factor: Tensor) -> Tensor:
         """Return the gradient of a block's mean(factor · r²), rows added by relative weight, shape (P,)."""
-        place = [block.name for block in self.blocks].index(name)
-        alone = copy.copy(self)
-        alone.blocks, alone._seen = [self.blocks[place]], None
-        alone._arrange()
+        alone = self.term(name)
         raw = alone.load(theta).detach().clone().requires_grad_()
         with torch.enable_grad():
             (rows,) = alone._pieces(raw.unbind(0) if len(raw) else (), weighted=False)
@@ -139,6 +159,10 @@ class Revisable:
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
             self._shuffled = key, torch.randperm(count, generator=generator)
         chosen = self._shuffled[1][place * size : (place + 1) * size].to(self.points.device)
+        return self.part(chosen)
+
+    def part(self, chosen: Tensor) -> Self:
+        """Return the objective on some of the collocation points, by index; conditions stay whole."""
         part = self._at(self.points[chosen], self.blocks)
         moving = self.movable()
         part._factors = {

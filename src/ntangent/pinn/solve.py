@@ -13,15 +13,19 @@ from ntangent._base.check import FLOATS, check_order, check_points
 from ntangent._base.describe import describe
 from ntangent._base.errors import ArgumentError, DtypeError, ProblemError, ShapeError
 from ntangent._base.protocols import Stage
+from ntangent.diagnose import Monitor
+from ntangent.pinn.final import final_facts
 from ntangent.pinn.held_out import HeldOut, other_sampler
+from ntangent.pinn.monitoring import Watch
 from ntangent.pinn.objective import PinnObjective, check_weights
 from ntangent.pinn.problem import Problem
 from ntangent.pinn.reference import exact, exact_fields, gives_derivatives
 from ntangent.pinn.revision import Refine, Revision, check_revision, warn_without_effect
 from ntangent.pinn.sampling import Chebyshev, Resampler, Sampler, denser
+from ntangent.pinn.sharded import ShardedObjective, follow, led, sharded
 from ntangent.pinn.solution import Solution
 from ntangent.pinn.weighting import Weighting
-from ntangent.run import Callback, Outcome, Progress, RunFolder, run_config, train
+from ntangent.run import Callback, Outcome, Progress, RunFolder, distribution, run_config, train
 
 
 def solve(
@@ -36,6 +40,7 @@ def solve(
     weighting: Weighting | None = None,
     resample: Resampler | None = None,
     refine: Refine | str | None = None,
+    monitor: Monitor | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -46,6 +51,9 @@ def solve(
     seed: int = 0,
 ) -> Solution:
     """Train a network until its field solves a problem.
+
+    Inside an initialised ``torch.distributed`` process group all ranks call it with the same
+    arguments: they share the points, rank 0 decides and writes, and each returns the solution.
 
     Args:
         problem: equations, conditions, unknowns.
@@ -63,6 +71,8 @@ def solve(
         resample: how the collocation points move during the training.
         refine: "auto" or a ``Refine`` to add points when the residual on held-out points leaves that
             on the training points; None keeps their number.
+        monitor: reads diagnostics during the training into the metrics, under "monitor/"; their share of
+            the time is in the result.
         run_dir: folder for configuration, metrics, checkpoints and report; None keeps the run in
             memory.
         resume: continue the run of ``run_dir`` from its newest checkpoint, to the same bits.
@@ -81,6 +91,7 @@ def solve(
         ProblemError, ArgumentError, DtypeError: if the arguments do not fit together.
         RunFolderError, CheckpointError: if the folder is taken, missing or another run's.
         ConvergenceError: if the loss becomes non-finite.
+        DistributedError: if another process of the group was lost.
     """
     if isinstance(net, Mapping) and not isinstance(net, nn.ModuleDict):
         net = _networks(net)
@@ -92,57 +103,87 @@ def solve(
     points = _collocation(sampler, problem.domain, dtype, device)
     problem.check_network(net, dtype, device)
     rule = check_revision(weighting, resample, refine)
-    objective = PinnObjective(problem, net, points, weights, equation_weights, chunk)
+    team = distribution.current()
+    if team is None:
+        objective = PinnObjective(problem, net, points, weights, equation_weights, chunk)
+    else:
+        objective = sharded(team, problem, net, points, (weights, equation_weights, chunk))
+    objective.seed = seed
     objective.denser = lambda times: _collocation(
         denser(sampler, times, problem.domain.dimension), problem.domain, dtype, device
     )
-    if problem.reference is not None:
-        # Now, not after the training: a reference of the wrong shape would lose the result.
-        if gives_derivatives(problem):
-            exact(problem, points[:3, 0], objective.order)
-        else:
-            exact_fields(problem, points[:3])
-    others = other_sampler(sampler, len(points)).points(problem.domain, dtype, device)
-    held_out = HeldOut(objective, others)
-    objective.seed = seed
-    revision = Revision(
-        objective, weighting=weighting, resample=resample, refine=rule, held_out=others, seed=seed
-    )
-    warn_without_effect(revision, stages, sampler)
-    folder = None
-    if run_dir is not None:
-        given = dict(recipe or {"problem": "python", "options": {}})
-        config = run_config(
-            problem=given["problem"], options=given["options"], stages=stages, seed=seed, dtype=dtype,
-            statement=describe(problem), network=describe(net), sampler=describe(sampler), sobolev=weights,
-            equation_weights=equation_weights, chunk=chunk,
-            weighting=describe(weighting), resample=describe(resample), refine=describe(rule),
-        )  # fmt: skip
-        folder = (
-            RunFolder.resume(run_dir, config)
-            if resume
-            else RunFolder.create(run_dir, config, overwrite=overwrite)
+    _check_reference(problem, points, objective.order)
+    if isinstance(objective, ShardedObjective) and not objective.crew.team.leads:
+        reached = follow(objective)
+        return Solution(objective.latest.whole(), reached, None)
+    with led(objective) as handed:
+        others = other_sampler(sampler, len(points)).points(problem.domain, dtype, device)
+        held_out = HeldOut(objective, others)
+        revision = Revision(
+            objective, weighting=weighting, resample=resample, refine=rule, held_out=others, seed=seed
         )
-    outcome = train(
-        stages, objective, objective.start(), folder=folder, resume=resume,
-        callbacks=[*callbacks, Progress(stages, quiet=not progress)],
-        checkpoint_every=checkpoint_every, describe=objective.unknowns,
-        measure=lambda step, theta: {**held_out.measure(step, theta), **revision.measure(step, theta)},
-        extra=revision.state_dict, restore=revision.load_state_dict, revise=revision,
-    )  # fmt: skip
-    held_out.measure(0, outcome.theta, last=True)
+        warn_without_effect(revision, stages, sampler)
+        watch = Watch(objective, monitor)
+        folder = None
+        if run_dir is not None:
+            given = dict(recipe or {"problem": "python", "options": {}})
+            config = run_config(
+                problem=given["problem"], options=given["options"], stages=stages, seed=seed, dtype=dtype,
+                statement=describe(problem), network=describe(net), sampler=describe(sampler),
+                sobolev=weights, equation_weights=equation_weights, chunk=chunk,
+                weighting=describe(weighting), resample=describe(resample), refine=describe(rule),
+                **({} if monitor is None else {"monitor": describe(monitor.settings)}),
+            )  # fmt: skip
+            folder = _folder(run_dir, config, resume, overwrite)
+        outcome = train(
+            stages, objective, objective.start(), folder=folder, resume=resume,
+            callbacks=[*callbacks, Progress(stages, quiet=not progress)],
+            checkpoint_every=checkpoint_every, describe=objective.unknowns,
+            measure=lambda step, state: {
+                **held_out.measure(step, state.theta), **revision.measure(step, state.theta),
+                **watch.measure(step, state),
+            },
+            extra=revision.state_dict, restore=revision.load_state_dict, revise=revision,
+        )  # fmt: skip
+        held_out.measure(0, outcome.theta, last=True)
+        handed.append(outcome)
     # A stage may have put another objective in its place, with a network that holds ``net``.
-    return finish(objective.latest, outcome, folder, held_out)
+    return finish(objective.latest.whole(), outcome, folder, held_out, watch)
+
+
+def _folder(run_dir: str | Path, config: Mapping[str, Any], resume: bool, overwrite: bool) -> RunFolder:
+    if resume:
+        return RunFolder.resume(run_dir, config)
+    return RunFolder.create(run_dir, config, overwrite=overwrite)
+
+
+def _check_reference(problem: Problem, points: Tensor, order: int) -> None:
+    """Evaluate the reference at a few points: a wrong shape found after the training would lose it."""
+    if problem.reference is None:
+        return
+    if gives_derivatives(problem):
+        exact(problem, points[:3, 0], order)
+    else:
+        exact_fields(problem, points[:3])
 
 
 def finish(
-    objective: PinnObjective, outcome: Outcome, folder: RunFolder | None, held_out: HeldOut | None = None
+    objective: PinnObjective,
+    outcome: Outcome,
+    folder: RunFolder | None,
+    held_out: HeldOut | None = None,
+    watch: Watch | None = None,
 ) -> Solution:
     """Return the solution of a finished training, with its evaluation written into the folder."""
     solution = Solution(objective, outcome, folder)
     if held_out is not None:
         solution.notes |= held_out.last
+    if isinstance(objective, ShardedObjective):
+        solution.notes["ranks"] = objective.crew.team.size
+    if watch is not None:
+        solution.notes |= watch.finish(outcome)
     if folder is not None:
+        folder.write_final(final_facts(objective, outcome.theta))
         arrays = solution.evaluate()
         folder.write_evaluation(arrays)
         folder.write_result(solution.summary(arrays))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ class Biharmonic2D(Standard):
 
     def problem(self) -> Problem:
         """Return the problem."""
-        faces = {"x": (0.0, 1.0)}, {"y": (0.0, 1.0)}
+        faces: list[dict[str, Any]] = [{"x": (0.0, 1.0)}, {"y": (0.0, 1.0)}]
         return Problem(
             domain=Box(x=(0.0, 1.0), y=(0.0, 1.0)),
             equations=[lambda u, x, y: (u.d(x=4) + 2 * u.d(x=2, y=2) + u.d(y=4)) / (8 * PI**4) - _load(x, y)],

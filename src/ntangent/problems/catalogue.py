@@ -19,7 +19,7 @@ from ntangent.jet import MLP
 from ntangent.nn import PeriodicEmbedding
 from ntangent.pinn import Periodic, Problem, Sampler, Sobol, Solution, solve
 from ntangent.problems.reference import PeriodicSolution
-from ntangent.run import Callback
+from ntangent.run import Callback, distribution
 
 _log = logging.getLogger("ntangent.problems")
 
@@ -134,11 +134,8 @@ class Standard:
         """
         problem = self.problem()
         inputs, outputs = problem.domain.dimension, sum(problem.components.values())
-        periods = [
-            high - low if any(isinstance(c, Periodic) and c.hard and c.coordinate == name for c in problem.conditions)
-            else None
-            for name, low, high in problem.box.intervals
-        ]  # fmt: skip
+        closed = {c.coordinate for c in problem.conditions if isinstance(c, Periodic) and c.hard}
+        periods = [high - low if name in closed else None for name, low, high in problem.box.intervals]
         first: list[nn.Module] = []
         if any(periods):
             embedding = PeriodicEmbedding(periods, self.harmonics)
@@ -193,9 +190,15 @@ class Standard:
         """
         numbers: dict[str, Any] = dict(result.get("unknowns", {}))
         numbers |= {f"{name}_error": error for name, error in result.get("unknown_errors", {}).items()}
-        numbers |= {
-            name: result[name] for name in ("relative_l2", "max_error", "max_residual") if name in result
-        }
+        errors = result.get("errors", {})
+        if "relative_l2" in result:
+            numbers["relative_l2"] = result["relative_l2"]
+        if len(errors) > 1:
+            numbers |= {f"relative_l2_{name}": own["relative_l2"] for name, own in errors.items()}
+        if errors:
+            numbers["max_error"] = max(own["max"] for own in errors.values())
+        if "max_residual" in result:
+            numbers["max_residual"] = result["max_residual"]
         return {**numbers, "seconds": result["seconds"]}
 
 
@@ -256,10 +259,13 @@ def run(name: str, recipe: Recipe, **options: Any) -> Solution:
         if earlier.attempts:
             _count(solution, earlier.attempts)
         reason = recipe.objection(solution) if isinstance(recipe, Restarting) else None
+        if (team := distribution.current()) is not None:
+            reason = team.share(reason)
         if reason is None:
             return solution
         following = recipe.again() if isinstance(recipe, Restarting) else None
-        _log.warning("%s: %s; %s", name, reason, "starting again" if following else "no attempt is left")
+        if distribution.leads():
+            _log.warning("%s: %s; %s", name, reason, "starting again" if following else "no attempt is left")
         if following is None:
             return solution
         earlier.attempts.append({"seconds": last, "objection": reason})

@@ -51,8 +51,8 @@ class DiffusionCoefficient(Standard):
             fields=("u", "k"),
             equations=[lambda u, k, x: (k * u.x).x - _source(x)],
             conditions=[
-                PointData(where, temperature(where), field="u"),
-                Dirichlet(x=0.0, value=1.0, field="k"),
+                PointData(where, temperature(where), field="u", weight=1e4),
+                Dirichlet(x=0.0, value=1.0, field="k", hard=True),
             ],
             reference=lambda x: {"u": temperature(x), "k": coefficient(x)},
         )

@@ -24,7 +24,7 @@ def _solution(end: float) -> PeriodicSolution:
         lambda u: u**2 / 2,
         (-1.0, 1.0, end),
         points=512,
-        steps=32_000,
+        steps=400 * max(1, round(80 * end)),
         flux=True,
     )
 

@@ -25,7 +25,7 @@ def _solution(end: float) -> PeriodicSolution:
         lambda u: ALPHA * u**2 / 2,
         (0.0, 2 * math.pi, end),
         points=512,
-        steps=32_000,
+        steps=400 * max(1, round(160 * end)),
         flux=True,
     )
 

@@ -57,6 +57,7 @@ class RunData:
         metrics: records of the training.
         result: final numbers; None while the run is unfinished.
         arrays: the solution on a grid; None while the run is unfinished.
+        final: what was measured at the end for a diagnosis; None where it was not.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class RunData:
     metrics: Metrics
     result: dict[str, Any] | None
     arrays: dict[str, np.ndarray[Any, Any]] | None
+    final: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> RunData:
@@ -79,6 +81,7 @@ class RunData:
             read_metrics(folder.metrics_path),
             _numbers(folder.read_result()),
             folder.read_evaluation(),
+            _numbers(folder.read_final()),
         )
 
     @property

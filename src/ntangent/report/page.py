@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ntangent._base.extras import require_extra
 from ntangent.report.data import RunData, symbol
+from ntangent.report.diagnosis import RULES, Diagnosis, diagnose_run
+from ntangent.report.diagnosis.run import figure_name
 from ntangent.report.figures import FIGURES, derivative_name
 from ntangent.report.style import DARK, LIGHT, png, power_of_ten
 from ntangent.run import RunFolder
@@ -31,7 +34,7 @@ class Picture:
 def write_report(run_dir: str | Path) -> Path:
     """Write ``figures/*.png`` and ``report.html`` into a run folder; return the page's path.
 
-    Everything is taken from ``config.json``, ``metrics.jsonl``, ``result.json`` and
+    Everything is taken from ``config.json``, ``metrics.jsonl``, ``result.json``, ``final.json`` and
     ``evaluation.npz``. An unfinished run gets a page of what is there.
 
     Args:
@@ -46,7 +49,9 @@ def write_report(run_dir: str | Path) -> Path:
     require_extra("report", "a report")
     data = RunData.read(run_dir)
     folder = RunFolder.open(run_dir)
-    page = render(data, draw(data, folder.figures))
+    diagnosis = diagnose_run(data)
+    pictures = draw(data, folder.figures)
+    page = render(data, pictures, diagnosis, draw_findings(data, diagnosis, folder.figures))
     write_atomically(folder.report_path, page.encode())
     return folder.report_path
 
@@ -67,11 +72,23 @@ def draw(data: RunData, directory: Path) -> list[Picture]:
     return pictures
 
 
+def draw_findings(data: RunData, diagnosis: Diagnosis, directory: Path) -> dict[str, Picture]:
+    """Write the figure of every rule that holds into ``directory``; return them by rule."""
+    for old in directory.glob(f"{figure_name('*')}.png"):
+        old.unlink()
+    pictures = {}
+    for found in diagnosis.findings:
+        light, dark = (png(found.rule.draw(data, palette, found.answer)) for palette in (LIGHT, DARK))
+        write_atomically(directory / f"{figure_name(found.name)}.png", light)
+        pictures[found.name] = Picture(figure_name(found.name), found.rule.title, _url(light), _url(dark))
+    return pictures
+
+
 def _url(content: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
-def render(data: RunData, pictures: list[Picture]) -> str:
+def render(data: RunData, pictures: list[Picture], diagnosis: Diagnosis, shown: Mapping[str, Picture]) -> str:
     """Return the page."""
     from jinja2 import Environment, StrictUndefined
 
@@ -95,6 +112,9 @@ def render(data: RunData, pictures: list[Picture]) -> str:
         stages=data.stages(),
         configuration=_configuration(data),
         pictures=pictures,
+        diagnosis=diagnosis,
+        shown=shown,
+        rules=dict(RULES.items()),
     )
 
 

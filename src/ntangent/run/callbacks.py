@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ntangent._base.protocols import Objective
 
+# Numbers of a monitor have this before their names in ``Record.info``.
+MONITOR = "monitor/"
+
 
 class Record(NamedTuple):
     """One iteration.

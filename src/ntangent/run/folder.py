@@ -19,7 +19,7 @@ from ntangent._base.errors import CheckpointError, RunFolderError
 from ntangent.run.files import is_temporary, jsonable, write_atomically, write_json
 
 FORMAT = "ntangent-run/1"
-_FILES = ("metrics.jsonl", "result.json", "evaluation.npz", "report.html")
+_FILES = ("metrics.jsonl", "result.json", "final.json", "evaluation.npz", "report.html")
 _PATTERNS = {
     "checkpoints": ("checkpoint-*.ckpt", "checkpoint-*.ckpt.damaged"),
     "figures": ("*.png", "*.svg", "*.pdf"),
@@ -184,6 +184,15 @@ class RunFolder:
         if document is None:
             raise RunFolderError(f"{path} is not a JSON object", "it was edited", f"delete {path}")
         return document
+
+    def write_final(self, facts: Mapping[str, Any]) -> None:
+        """Write ``final.json``, what was measured at the end for a diagnosis, whole or not at all."""
+        write_json(self.path / "final.json", facts, "final")
+
+    def read_final(self) -> dict[str, Any] | None:
+        """Return ``final.json``, or None where there is none."""
+        path = self.path / "final.json"
+        return _read_json(path) if path.exists() else None
 
     def write_evaluation(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Write ``evaluation.npz``, whole or not at all.

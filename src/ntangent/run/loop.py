@@ -7,12 +7,18 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from ntangent._base.check import check_positive
-from ntangent._base.errors import ArgumentError, CheckpointError, ConvergenceError, RunFolderError
+from ntangent._base.errors import (
+    ArgumentError,
+    CheckpointError,
+    ConvergenceError,
+    DistributedError,
+    RunFolderError,
+)
 from ntangent._base.protocols import Objective, Preparing, Refreshing, Stage, State, version
 from ntangent.run.callbacks import Callback, EndRecord, Outcome, Record, StageRecord, Stateful
 from ntangent.run.checkpoint import (
@@ -43,7 +49,7 @@ def train(
     extra: Callable[[], Mapping[str, Any]] | None = None,
     restore: Callable[[dict[str, Any]], object] | None = None,
     describe: Callable[[Tensor], Mapping[str, float]] | None = None,
-    measure: Callable[[int, Tensor], Mapping[str, float]] | None = None,
+    measure: Callable[[int, State], Mapping[str, float]] | None = None,
     revise: Callable[[Objective, Stage, Tensor, int], object] | None = None,
 ) -> Outcome:
     """Train through all stages, each until it stops by itself or has used its budget.
@@ -68,8 +74,9 @@ def train(
             samplers, weights), as tensors and plain values.
         restore: takes what ``extra`` returned, before the first iteration of a resumed run.
         describe: returns named numbers for the metrics (unknown parameters), given θ of whichever stage.
-        measure: returns further numbers, given the step and θ; they stand beside those that the
-            stage reports. It is asked at recorded iterations and may return none.
+        measure: returns further numbers, given the step and the state of the stage (θ, the optimiser's
+            memory); they stand beside those that the stage reports. It is asked at recorded iterations
+            and may return none.
         revise: may change what the objective computes (weights, points) before a stage begins and
             between two of its iterations; gets the objective, the stage, θ and the iterations done
             since the run began. An objective that changes counts up its ``version``, and the stage
@@ -82,6 +89,7 @@ def train(
             trains in it.
         CheckpointError: no checkpoint is good, or it belongs to another run.
         ConvergenceError: the loss became NaN or infinite; the last good checkpoint is named.
+        DistributedError: another process of a distributed run was lost; the last checkpoint is named.
         KeyboardInterrupt, SystemExit: after SIGINT and SIGTERM, when the checkpoint is written.
 
     Cost: about 10 microseconds an iteration beside the stage itself, and a checkpoint now and then.
@@ -140,7 +148,7 @@ class _Training:
     record_every: int
     extra: Callable[[], Mapping[str, Any]] | None
     describe: Callable[[Tensor], Mapping[str, float]] | None
-    measure: Callable[[int, Tensor], Mapping[str, float]] | None = None
+    measure: Callable[[int, State], Mapping[str, float]] | None = None
     revise: Callable[[Objective, Stage, Tensor, int], object] | None = None
 
     index: int = 0
@@ -243,10 +251,12 @@ class _Training:
             while self.index < len(self.stages) and stopped is None:
                 stopped = self._run_stage(self.stages[self.index])
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt | SystemExit) and self.settled:
+            if isinstance(error, KeyboardInterrupt | SystemExit | DistributedError) and self.settled:
                 self._save()
+            if isinstance(error, DistributedError):
+                error = DistributedError(error.what, f"{error.why}; {self._last_good()}", error.fix)
             self._end(f"{type(error).__name__}: {error}".split("\n", 1)[0].removesuffix(": "))
-            raise
+            raise error
         return self._end(stopped)
 
     def _run_stage(self, stage: Stage) -> str | None:
@@ -262,12 +272,16 @@ class _Training:
             self.settled = True
             # At once: a state that cannot be stored should be known now, not hours later.
             self._pause(force=True)
+        # Asked once: looking a protocol up takes longer than many a step beside it.
+        refreshing = self.revise is not None and isinstance(stage, Refreshing)
         while state.stop is None and state.iteration < stage.iterations:
             done = state.iteration
             state = self._accept(stage.step(self.objective, state))
             if state.iteration <= done and state.stop is not None:
                 break  # a line search that found nothing lower ends its stage without an iteration
             if state.iteration <= done:
+                if state.stop is not None:
+                    break  # it gave up without a step; the iteration is on record already
                 raise ArgumentError(
                     f"{self.names[self.index]}.step returned iteration {state.iteration} after {done}",
                     "a stage that does not count would never end",
@@ -275,7 +289,7 @@ class _Training:
                 )
             last = state.stop is not None or state.iteration >= stage.iterations
             stopped = self._report(state, last)
-            if not last:
+            if not last and refreshing:
                 state = self._revised(stage, state)
             self.settled = True
             self._pause(force=stopped is not None)
@@ -286,13 +300,12 @@ class _Training:
 
     def _revised(self, stage: Stage, state: State) -> State:
         """Let the caller change the objective, and the stage take the change up."""
-        if self.revise is None or not isinstance(stage, Refreshing):
-            return state
+        assert self.revise is not None
         before = version(self.objective)
         self.revise(self.objective, stage, state.theta, self.step)
         if version(self.objective) == before:
             return state
-        return self._accept(stage.refresh(self.objective, state))
+        return self._accept(cast("Refreshing", stage).refresh(self.objective, state))
 
     def _accept(self, state: State) -> State:
         """Make ``state`` the current one if its loss is a number."""
@@ -325,7 +338,7 @@ class _Training:
             values = {name: float(value) for name, value in self.describe(state.theta).items()}
         info = state.info
         if recorded and self.measure is not None:
-            info = {**info, **self.measure(self.step, state.theta)}
+            info = {**info, **self.measure(self.step, state)}
         record = Record(
             self.step,
             self.index,

@@ -7,7 +7,7 @@ from typing import Any
 
 from ntangent._base.check import check_positive
 from ntangent._base.extras import require_extra
-from ntangent.run.callbacks import Outcome, Record, StageRecord
+from ntangent.run.callbacks import MONITOR, Outcome, Record, StageRecord
 
 
 class TensorBoard:
@@ -18,7 +18,7 @@ class TensorBoard:
 
     Args:
         folder: where the event files go; ``tensorboard --logdir`` takes it.
-        every: iterations between two points.
+        every: iterations between two points; the readings of a monitor are all written.
 
     Raises:
         MissingExtraError: if the package tensorboard is not installed.
@@ -34,13 +34,15 @@ class TensorBoard:
 
     def on_step(self, record: Record) -> None:
         """Write an iteration, if it is its turn."""
-        if record.step % self.every and record.iteration != 1:
+        read = any(name.startswith(MONITOR) for name in record.info)
+        if record.step % self.every and record.iteration != 1 and not read:
             return
         writer = self._open(record.step)
         writer.add_scalar("loss", record.loss, record.step, record.seconds)
         for group, numbers in ((record.name, record.info), ("values", record.values)):
             for name, value in numbers.items():
-                writer.add_scalar(f"{group}/{name}", value, record.step, record.seconds)
+                tag = name if name.startswith(MONITOR) else f"{group}/{name}"
+                writer.add_scalar(tag, value, record.step, record.seconds)
 
     def _open(self, step: int) -> Any:
         if self._writer is None:
