@@ -120,7 +120,7 @@ def test_terms_are_those_of_the_rows():
     theta = thetas(objective)[0]
     loss, _ = objective.value_and_gradient(theta)
     known, afresh = objective.terms(theta), objective.terms(theta.clone())
-    assert known == pytest.approx(afresh, rel=1e-13)
+    assert known == afresh  # or a resumed run would write other numbers
     assert sum(known.values()) == pytest.approx(float(loss), rel=1e-13)
 
 
