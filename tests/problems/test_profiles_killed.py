@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from ntangent.run import RunFolder, read_metrics
 
 CHILD = str(Path(__file__).with_name("kill_child.py"))
