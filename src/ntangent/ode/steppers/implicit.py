@@ -92,6 +92,11 @@ class ImplicitStepper(RungeKuttaStepper):
                 self.matrices.forget()
             self.matrices.fresh = False
 
+    @property
+    def guesses(self) -> bool:
+        """Whether the iteration starts from an extrapolation, which a failure drops."""
+        return False
+
     def _solve(self, t: Tensor, h: Tensor, y: Tensor) -> tuple[Solved, Tensor, Tensor]:
         """Return the iteration's result, the increments Z and h·k at the stages, all (s, B, n)."""
         raise NotImplementedError
@@ -104,15 +109,19 @@ class ImplicitStepper(RungeKuttaStepper):
         """Try a step; a Jacobian that is not fresh is renewed when the iteration fails with it."""
         y = state[0]
         self.matrices.prepare(t, y, h)
+        guessed = self.guesses
         solved, z, hk = self._solve(t, h, y)
-        if not bool(solved.ok.all()) and not self.matrices.fresh:
+        if not bool(solved.ok.all()) and (guessed or not self.matrices.fresh):
+            # Anew from zero: an extrapolation over a fast decay leads far away.
             self.matrices.prepare(t, y, h, renew=True)
             solved, z, hk = self._solve(t, h, y)
         if self.control.fixed and not bool(solved.ok.all()):
-            # The step cannot be made shorter: try the Jacobian of where the iteration got.
-            end = torch.where(torch.isfinite(z[-1]), y + z[-1], y)
-            self.matrices.prepare(t + h, end, h, renew=True)
-            solved, z, hk = self._solve(t, h, y)
+            # The step cannot be made shorter: try the Jacobian of where the iteration got, twice. The
+            # first may be that of a diverged iteration, so large that every correction looks small.
+            for _ in range(2):
+                end = torch.where(torch.isfinite(z[-1]), y + z[-1], y)
+                self.matrices.prepare(t + h, end, h, renew=True)
+                solved, z, hk = self._solve(t, h, y)
             self.matrices.forget()
         self.rate = solved.rate
         self.newton_iterations += solved.iterations
@@ -199,6 +208,11 @@ class FullStepper(ImplicitStepper):
             coefficients = torch.where(accepted[:, None], coefficients, keep)
             h = torch.where(accepted, h, before)
         self.previous = coefficients, h.clone()
+
+    @property
+    def guesses(self) -> bool:
+        """Whether the last step's polynomial is continued."""
+        return self.previous is not None
 
     def _guess(self, h: Tensor, y: Tensor) -> Tensor:
         """Return the polynomial of the last step continued over this one, where it is not far."""
