@@ -172,6 +172,10 @@ def singular(path: Path, _options: Options) -> bytes:
                                          markersize=5, label=label)  # fmt: skip
         dress(grid[0][column], LIGHT, title=f"two scales, smallest of 2: {title}", xlabel="fast rate",
               ylabel="singular value")  # fmt: skip
+        if outputs == "even":
+            grid[0][column].set_ylim(1e-9, 10)
+        else:
+            grid[0][column].set_yscale("linear")
         start = " from the slow manifold" if outputs == "even" else ""
         dress(grid[1][column], LIGHT, title=f"Robertson{start}: {title}", xlabel="index")
         grid[1][column].set_xticks([1, 2, 3])
