@@ -191,8 +191,8 @@ def draw(curves: Sequence[dict[str, Any]], path: Path) -> None:
                 axis.set_major_locator(LogLocator(base=10, numticks=9))
                 axis.set_minor_locator(NullLocator())
     handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2 * len(problems), fontsize=8, frameon=False,
-                  labelcolor=LIGHT.text)  # fmt: skip
+    look = {"fontsize": 8, "frameon": False, "labelcolor": LIGHT.text}
+    figure.legend(handles, labels, loc="outside upper center", ncols=2 * len(problems), **look)
     path.write_bytes(png(figure))
 
 

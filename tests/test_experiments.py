@@ -140,7 +140,7 @@ def test_claims_say_where_they_come_from(path: Path) -> None:
         assert {"id", "statement", "where", "paper", "cost"} <= set(claim), claim
         if "data" in claim:
             assert {"cell", "time", "ours"} <= set(claim), claim
-        if claim.get("from") == "training" and "line" not in claim:
-            assert {"quantity", "profile", "like"} <= set(claim), claim
+        if "profile" in claim:
+            assert {"from", "quantity", "like"} <= set(claim), claim
     assert len({claim["id"] for claim in facts["claim"]}) == len(facts["claim"])
     assert (path.parent / "NOTES.md").exists()

@@ -195,16 +195,17 @@ def cost_line(profile: int, options: Options) -> Line:
     """Return CPU seconds of one evaluation in each phase, for every backend; they take turns."""
     rounds, count = (1, 40) if options.size == SMOKE else (5, 70)
     found: dict[str, dict[str, list[float]]] = {name: {"adam": [], "lbfgs": []} for name in BACKENDS}
-    losses: dict[str, float] = {}
+    losses: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name in BACKENDS:
             _, trace = train(profile, name, count, count, 1)
-            losses[name] = trace.rows[count - 1][4]
+            losses[name] = [row[4] for row in trace.rows[:count]]
             for phase, first in (("adam", 5), ("lbfgs", count + 32)):  # L-BFGS with all of its 30 pairs
                 start, end = trace.rows[first], trace.rows[count * (1 + (phase == "lbfgs")) - 1]
                 found[name][phase].append((end[1] - start[1]) / (end[3] - start[3]))
     seconds = {name: {p: statistics.median(v) for p, v in phases.items()} for name, phases in found.items()}
-    apart = max(abs(loss / losses["native"] - 1) for loss in losses.values())
+    pairs = [pair for other in losses.values() for pair in zip(other, losses["native"], strict=True)]
+    apart = max(abs(loss / native - 1) for loss, native in pairs)
     return {"seconds": seconds, "rounds": rounds, "losses_apart": apart}
 
 

@@ -67,7 +67,7 @@ def _ratio(axes: Any, trace: Any, lines: Any, schedule: Any, profile: int) -> No
     ):
         axes.plot(trace[:, 0], total["autograd"] / total[name], color=colour, linewidth=1.5, label=label)
     axes.axhline(1, color=LIGHT.text, linewidth=1, linestyle="--")
-    axes.axhline(PAPER[profile], color=LIGHT.muted, linewidth=1, linestyle=":", label="published, after all")
+    axes.axhline(PAPER[profile], color=LIGHT.muted, linewidth=1, linestyle=":", label="published total")
     highest = max(float((total["autograd"] / total[name]).max()) for name in OURS)
     axes.set_ylim(0, 1.5 * max(highest, PAPER[profile]))  # with room for the legend
     dress(axes, LIGHT, title="time of autodifferentiation / ours, cumulative", xlabel="iteration")

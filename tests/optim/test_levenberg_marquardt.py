@@ -70,7 +70,7 @@ def test_one_undamped_step_solves_a_linear_problem(shape, seed, factorisation, g
     st.sampled_from(SHAPES),
     st.integers(0, 10**6),
     st.floats(-6, 3),
-    st.sampled_from(["gram", "svd"]),
+    st.sampled_from(["gram", "cholesky", "svd"]),
 )
 def test_damped_step_is_the_augmented_least_squares_solution(shape, seed, power, kind):
     """min |A d + b|² + μ|d|² through numpy on the stacked system, and its reduction by subtraction."""
@@ -115,6 +115,30 @@ def test_auto_changes_from_gram_to_svd():
     eps = torch.finfo(torch.float64).eps
     assert _damped.choose(101 * eps * size**2, size, eps) == "gram"
     assert _damped.choose(99 * eps * size**2, size, eps) == "svd"
+    assert _damped.choose(101 * eps * size**2, size, eps, _damped.LARGE) == "cholesky"
+    assert _damped.choose(99 * eps * size**2, size, eps, _damped.LARGE) == "svd"
+
+
+@pytest.mark.parametrize("shape", [(40, 12), (12, 40)])
+def test_a_damping_below_rounding_does_not_stop_cholesky(shape):
+    """J of rank 3: rounding makes J'J indefinite, and so small a damping does not mend it."""
+    a = random(0, shape[0], 3) @ random(1, 3, shape[1])
+    b, mu = random(2, shape[0]), 1e-25
+    for jacobian in (a, 1e3 * a, a / 7):
+        factor = _damped.factorise(jacobian, "cholesky")
+        step = factor.solve(factor.coefficients(b), mu)
+        assert bool(torch.isfinite(step).all())
+
+
+def test_auto_takes_cholesky_for_large_problems_and_goes_the_same_way():
+    a, b = random(3, 400, 300), random(4, 400)
+    ends = {}
+    for kind in ("gram", "auto"):
+        stage = LevenbergMarquardt(5, factorisation=kind, damping=1e-3)
+        state = drive(stage, Linear(a, b), torch.zeros(300, dtype=torch.float64))
+        assert ("rank" in state.info) == (kind == "gram")
+        ends[kind] = state.theta
+    assert torch.allclose(ends["gram"], ends["auto"], rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("geodesic", [True, False])
@@ -373,7 +397,7 @@ def test_rank_deficient_problem():
         ({"acceleration_ratio": -1.0}, ArgumentError, "acceleration_ratio"),
         ({"geodesic_step": math.inf}, ArgumentError, "geodesic_step"),
         ({"tolerance": -1.0}, ArgumentError, "tolerance"),
-        ({"factorisation": "cholesky"}, UnknownNameError, "factorisation"),
+        ({"factorisation": "lu"}, UnknownNameError, "factorisation"),
         ({"max_rejections": 0}, ArgumentError, "max_rejections"),
     ],
 )

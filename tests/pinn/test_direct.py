@@ -8,10 +8,10 @@ import torch
 
 import ntangent as nt
 from ntangent import pinn
-from ntangent._base.errors import NoEffectWarning
+from ntangent._base.errors import NoEffectWarning, NotRepeatable
 from ntangent.jet.backends import native
 from ntangent.pinn.objective import PinnObjective
-from ntangent.pinn.replay import NotRepeatable, recorded
+from ntangent.pinn.replay import recorded
 
 compiled = pytest.mark.skipif(not native.available(), reason="no compiled kernels")
 LINE, SQUARE = pinn.Box(x=(0.0, 1.0)), pinn.Box(x=(0.0, 1.0), y=(0.0, 1.0))
@@ -120,7 +120,7 @@ def test_terms_are_those_of_the_rows():
     theta = thetas(objective)[0]
     loss, _ = objective.value_and_gradient(theta)
     known, afresh = objective.terms(theta), objective.terms(theta.clone())
-    assert known == pytest.approx(afresh, rel=1e-13)
+    assert known == afresh  # or a resumed run would write other numbers
     assert sum(known.values()) == pytest.approx(float(loss), rel=1e-13)
 
 

@@ -51,9 +51,10 @@ def test_a_start_near_the_end_is_noticed_and_started_again(tmp_path, caplog):
     (first,) = result["earlier_attempts"]
     assert "spurious minimum" in first["objection"]
     assert 0 < first["seconds"] < result["seconds"] == right.outcome.seconds
-    resumed = BurgersProfile(**config["options"])
+    resumed = BurgersProfile(**{k: v for k, v in config["options"].items() if k != "type"})
     again = run("burgers-profile", resumed, progress=False, run_dir=tmp_path / "run", resume=True)
-    assert again.summary() == right.summary()
+    assert again.outcome.seconds >= right.outcome.seconds
+    assert again.summary() | {"seconds": 0} == right.summary() | {"seconds": 0}
 
 
 def solution_of(k, network, lam):

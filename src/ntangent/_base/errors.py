@@ -87,5 +87,9 @@ class DistributedError(NtangentError, RuntimeError):
     """Another process of a distributed run failed or was lost."""
 
 
+class NotRepeatable(NtangentError, RuntimeError):
+    """A computation depends on more than the values of tensors; whoever recorded it goes on without."""
+
+
 class NoEffectWarning(UserWarning):
     """An option does nothing in this combination."""

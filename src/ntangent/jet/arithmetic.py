@@ -91,6 +91,11 @@ def correlate_rows(s: Tensor, g: Tensor, directions: Structure, degree: int) -> 
     return out
 
 
+def common_shape(a: torch.Size, b: torch.Size) -> torch.Size:
+    """Return the shape to which two broadcast; ``torch.broadcast_shapes`` is slow where they agree."""
+    return a if a == b else torch.broadcast_shapes(a, b)
+
+
 def fold_batch(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> list[Tensor]:
     """Move a vmapped axis behind the rows: it is just one more axis of the value."""
     folded = []

@@ -18,10 +18,10 @@ from ntangent._base.check import under_transform
 from ntangent._base.errors import ArgumentError, MissingRule
 from ntangent.jet import activations as table
 from ntangent.jet.activations import Activation
-from ntangent.jet.arithmetic import product_entries, row_count
+from ntangent.jet.arithmetic import common_shape, product_entries, row_count
 from ntangent.jet.dispatch import RULES, rule
 from ntangent.jet.flow import flow
-from ntangent.jet.series import Jet, broadcast_rows, common, common_shape, lift, multiply, padded
+from ntangent.jet.series import Jet, broadcast_rows, common, lift, multiply, padded
 
 # --- activations -----------------------------------------------------------------------------
 

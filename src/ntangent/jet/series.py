@@ -13,7 +13,7 @@ from torch import Tensor
 from ntangent._base.check import check_order, under_transform
 from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
 from ntangent.jet.algebra import Algebra
-from ntangent.jet.arithmetic import Structure, degree_of, product, row_count, tail_of
+from ntangent.jet.arithmetic import Structure, common_shape, degree_of, product, row_count, tail_of
 from ntangent.jet.dispatch import dispatch, expansion
 
 # Facts about the value that code reads off a tensor before it works with it.
@@ -403,11 +403,6 @@ def common(jets: list[Jet]) -> tuple[int, int | Algebra | None]:
             "expand all inputs along the same directions in one call of jet(...)",
         )
     return min(jet.order for jet in jets), kinds.pop()
-
-
-def common_shape(a: torch.Size, b: torch.Size) -> torch.Size:
-    """Return the shape to which two broadcast; ``torch.broadcast_shapes`` is slow where they agree."""
-    return a if a == b else torch.broadcast_shapes(a, b)
 
 
 def broadcast_rows(rows: Tensor, shape: torch.Size) -> Tensor:

@@ -181,10 +181,11 @@ class GaussNewton:
             return _Direction(torch.zeros_like(state.theta), 0, {})
         # |J| (Frobenius) bounds the largest singular value, within the root of the rank.
         mu = max(state.memory["damping"] * size * size, smallest_damping("svd", size, eps))
-        kind = choose(mu, size, eps)
+        kind = choose(mu, size, eps, min(jacobian.shape))
         factor = factorise(jacobian, kind)
         step = factor.solve(factor.coefficients(r), mu)
-        return _Direction(step, 0, {"rank": float(factor.rank), "svd": float(kind == "svd")})
+        info = {"svd": float(kind == "svd")}
+        return _Direction(step, 0, info if factor.rank is None else {"rank": float(factor.rank), **info})
 
     def _matrix_free(self, objective: Any, state: State) -> _Direction:
         gram = Gram(objective.linearise(state.theta), len(state.theta))

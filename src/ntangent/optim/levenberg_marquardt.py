@@ -14,10 +14,10 @@ from torch import Tensor
 from ntangent._base.check import check_choice, check_positive
 from ntangent._base.errors import DtypeError
 from ntangent._base.protocols import Objective, State, version
-from ntangent.optim._damped import Damped, Kind, choose, factorise, smallest_damping
+from ntangent.optim._damped import Damped, Kind, Normal, choose, factorise, smallest_damping
 from ntangent.optim._stage import check_theta, check_tolerance, is_finite, no_start, norm, verdict
 
-CHOICES = ("auto", "gram", "svd")
+CHOICES = ("auto", "gram", "cholesky", "svd")
 STILL = "the step no longer changes the parameters in this precision, and so cannot lower the loss"
 
 
@@ -30,9 +30,9 @@ class _Linearisation:
         self.finite = is_finite(self.residual) and is_finite(self.jacobian)
         self.size = norm(self.jacobian)
         self.gradient_norm = norm(2 * (self.jacobian.T @ self.residual))
-        self._factor: tuple[Kind, Damped] | None = None
+        self._factor: tuple[Kind, Damped | Normal] | None = None
 
-    def factor(self, kind: Kind) -> Damped:
+    def factor(self, kind: Kind) -> Damped | Normal:
         """Return the factorisation of one kind; it is computed once per point."""
         if self._factor is None or self._factor[0] != kind:
             self._factor = (kind, factorise(self.jacobian, kind))
@@ -103,8 +103,10 @@ class LevenbergMarquardt:
 
     Factorisation: once per accepted point, for all trial dampings there. "gram" is the
     eigendecomposition of the smaller of J'J and J J'; "svd" is a QR factorisation followed by an SVD of
-    the triangular factor, about three times dearer, which does not square the condition number. "auto"
-    takes "gram" as long as μ is 100 times above eps·|J|² at the point, so that nothing is lost.
+    the triangular factor, about three times dearer, which does not square the condition number.
+    "cholesky" factorises the smaller of J'J + μ and J J' + μ anew for each damping. "auto" takes "gram",
+    or from 256 rows or columns on "cholesky", as long as μ is 100 times above eps·|J|² at the point, so
+    that nothing is lost.
 
     Cost of an accepted trial with n = max(M, P), k = min(M, P): one Jacobian, n k² multiplications
     and O(k³); of a rejected one: two residuals and O(n k). Memory: J and a factor of its size.
@@ -122,7 +124,7 @@ class LevenbergMarquardt:
         acceleration_ratio: largest 2|a|/|d| for which it is used.
         geodesic_step: h in the finite difference for r_dd.
         tolerance: stop when the loss is not above it (in the units of the loss).
-        factorisation: "auto", "gram" or "svd".
+        factorisation: "auto", "gram", "cholesky" or "svd".
         max_rejections: stop after so many rejections in a row.
     """
 
@@ -260,11 +262,12 @@ class LevenbergMarquardt:
     def _info(
         self, point: _Linearisation, trial: _Trial, memory: dict[str, Any], mu: float, method: Kind
     ) -> dict[str, float]:
+        rank = point.factor(method).rank
         return {
             "damping": mu,
             "step_length": norm(trial.step),
             "acceleration_ratio": trial.ratio,
-            "rank": float(point.factor(method).rank),
+            **({} if rank is None else {"rank": float(rank)}),
             "svd": float(method == "svd"),
             "evaluations": float(memory["residuals"] + memory["jacobians"]),
             "jacobians": float(memory["jacobians"]),
@@ -279,9 +282,9 @@ class LevenbergMarquardt:
         eps = torch.finfo(point.jacobian.dtype).eps
         if point.size == 0:
             return {"damping": mu, "growth": growth, "method": "gram", "size": 0.0}
-        kind: Kind = "svd" if self.factorisation == "svd" else "gram"
-        if self.factorisation == "auto":
-            kind = choose(mu, point.size, eps)
+        kind: Kind = choose(mu, point.size, eps, min(point.jacobian.shape))
+        if self.factorisation != "auto":
+            kind = self.factorisation  # type: ignore[assignment]  # checked against CHOICES
         return {
             "damping": max(mu, smallest_damping(kind, point.size, eps)),
             "growth": growth,

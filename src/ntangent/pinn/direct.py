@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ntangent._base.errors import NoEffectWarning
+from ntangent._base.errors import NoEffectWarning, NotRepeatable
 from ntangent.jet.backends import native
 from ntangent.jet.backends.bound import BoundNetwork
 from ntangent.jet.backends.calls import plan_of
 from ntangent.jet.dense import Pass
 from ntangent.jet.layers import TAPE
-from ntangent.pinn.replay import NotRepeatable, recorded
+from ntangent.pinn.replay import recorded
 
 if TYPE_CHECKING:
     from ntangent.pinn.equation import Block

@@ -272,11 +272,13 @@ class PinnObjective(Corrections, Directly, Products, Revisable):
 
     def terms(self, theta: Tensor) -> dict[str, float]:
         """Return each block's share of the loss."""
-        if (squares := self._known_squares(theta)) is not None:
-            return squares
-        pieces = self.rows(theta).values()
-        scaled = [rows * factor for rows, factor in zip(pieces, self._scales, strict=True)]
-        return {b.name: float(rows.square().sum()) for b, rows in zip(self.blocks, scaled, strict=True)}
+        named = self.rows(theta)
+        r = self._known_residuals(theta)
+        if r is None:
+            pairs = zip(named.values(), self._scales, strict=True)
+            r = torch.cat([(rows * factor).reshape(-1) for rows, factor in pairs])
+        parts = r.square().split([rows.numel() for rows in named.values()])
+        return dict(zip(named, torch.stack([part.sum() for part in parts]).tolist(), strict=True))
 
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient, shape (P,); one forward and one backward pass.

@@ -16,11 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ntangent._base.errors import NotRepeatable
+
 aten = torch.ops.aten
-
-
-class NotRepeatable(Exception):
-    """What was to be recorded depends on more than the values of tensors."""
 
 
 # The same kernels by a shorter way than through the operator table.

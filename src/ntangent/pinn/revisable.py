@@ -63,13 +63,8 @@ class Revisable:
     def _known_rows(self, theta: Tensor) -> dict[str, Tensor] | None:
         return self._seen[1] if self._seen is not None and self._seen[0] is theta else None
 
-    def _known_squares(self, theta: Tensor) -> dict[str, float] | None:
-        """Return each block's share of the loss at the last gradient's θ."""
-        if self._seen is None or self._seen[0] is not theta:
-            return None
-        named = self._seen[1]
-        parts = self._seen[2].square().split([rows.numel() for rows in named.values()])
-        return dict(zip(named, torch.stack([part.sum() for part in parts]).tolist(), strict=True))
+    def _known_residuals(self, theta: Tensor) -> Tensor | None:
+        return self._seen[2] if self._seen is not None and self._seen[0] is theta else None
 
     def _changed(self) -> None:
         self.version += 1
