@@ -25,7 +25,19 @@ from ntangent.problems import CATALOGUE
 from ntangent.run import load_checkpoint, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ("--width", "8", "--points", "40", "--iterations", "5", "--no-report")
+SMALL = (
+    "--width",
+    "8",
+    "--points",
+    "40",
+    "--iterations",
+    "5",
+    "--features",
+    "0",
+    "--restarts",
+    "0",
+    "--no-report",
+)
 DECAY = """
 import torch, ntangent as nt
 from ntangent import optim, pinn
@@ -118,7 +130,7 @@ def test_options_reach_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("solve", "burgers-profil"), "did you mean burgers-profile?"),
+        (("solve", "burgers-profil"), "did you mean burgers-profile or burgers?"),
         (("solve", "burgers-profile", "--iteration", "5"), "Did you mean '--iterations'?"),
         (("solve", "burgers-profile", "--iterations", "many"), "not a valid integer"),
         (("solve", "burgers-profile", "--k", "0"), "k must be at least 1"),

@@ -21,11 +21,12 @@ pytestmark = pytest.mark.skipif(
 )
 # Imported, not run as a script: a problem is described by the module that it is in, too.
 CALL = "import sys; from pinn.distributed_child import main; main(*sys.argv[1:])"
-SOURCE = Path(__file__).resolve().parents[2] / "src"
+TESTS = Path(__file__).resolve().parents[1]
 
 
 def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(SOURCE), str(SOURCE.parent / "tests"), *filter(None, sys.path)])
+    # The package that this process tests, with the same kernels.
+    path = os.pathsep.join([*filter(None, sys.path), str(TESTS)])
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 

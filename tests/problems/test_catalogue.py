@@ -57,7 +57,7 @@ def test_the_reference_satisfies_the_conditions(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_few_iterations_lower_the_loss(name):
-    recipe = small(name, width=8, depth=2, points=60, iterations=4, features=0, restarts=0)
+    recipe = small(name, width=8, depth=2, points=60, iterations=8, features=0, restarts=0)
     problem, net = recipe.problem(), recipe.network()
     objective = PinnObjective(problem, net, recipe.sampler().points(problem.domain, F64, CPU))
     before = float(objective.residuals(objective.start()).square().sum())

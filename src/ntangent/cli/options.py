@@ -35,7 +35,14 @@ class _Items(click.ParamType):  # type: ignore[type-arg]  # generic in new versi
 
 
 def argument_texts(kind: type) -> dict[str, str]:
-    """Return the description of each argument in the ``Args`` section of a class's docstring."""
+    """Return the description of each argument in the ``Args`` sections of a class and its bases."""
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        texts |= _own_texts(base)
+    return texts
+
+
+def _own_texts(kind: type) -> dict[str, str]:
     texts: dict[str, str] = {}
     names: list[str] = []
     inside = False
