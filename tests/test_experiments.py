@@ -89,6 +89,40 @@ def test_phases_of_training_are_measured_and_judged(tmp_path: Path) -> None:
     assert len(list(folder.glob("figure-*.png"))) == 5
 
 
+@pytest.mark.slow
+def test_gradients_of_stiff_equations_are_measured_and_judged(tmp_path: Path) -> None:
+    result = experiments(
+        "run", "stiff_gradients", "--figure", "1..6", "--smoke", "--threads", "1", "--results", tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "stiff_gradients" / "smoke"
+    claims = {claim["id"]: claim for claim in json.loads((folder / "claims.json").read_text())["claims"]}
+    for name in ("every-scheme", "typical-order", "bound", "slowest-function", "scan", "steps-linear"):
+        assert claims[name]["holds"], claims[name]
+    assert claims["steps-newton"]["holds"] and claims["singular-seen"]["holds"]
+    # No one-step scheme is as slow as the bound, and past the transient schemes exceed the equation.
+    assert not claims["slowest-scheme"]["holds"] and not claims["numerical"]["holds"]
+    assert "holds" not in claims["rate-found"], "nothing was fitted"
+    signs = [json.loads(text) for text in (folder / "signs.jsonl").read_text().splitlines()]
+    (radau,) = [line["scan"] for line in signs if line["method"] == "radau_iia3"]
+    # The zeros of z⁴ + 16z³ - 48z² - 240z + 1200, the numerator of R'.
+    for z in radau[0]:
+        assert abs(z**4 + 16 * z**3 - 48 * z**2 - 240 * z + 1200) <= 1e-8
+    assert (folder / "figure-6.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_a_fast_rate_is_recovered_or_not(tmp_path: Path) -> None:
+    result = experiments(
+        "run", "stiff_gradients", "--figure", "7", "--smoke", "--threads", "1", "--results", tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "stiff_gradients" / "smoke"
+    claims = {claim["id"]: claim for claim in json.loads((folder / "claims.json").read_text())["claims"]}
+    assert claims["rate-lost"]["holds"] and claims["rate-found"]["holds"] and claims["rate-lobatto"]["holds"]
+    assert (folder / "figure-7.png").exists()
+
+
 def test_papers_are_listed_and_mistakes_explained() -> None:
     listed = experiments("list")
     assert "n_tangentprop" in listed.stdout and "ad_vs_fd" in listed.stdout

@@ -1,26 +1,18 @@
 """Figures of exact derivatives against finite differences, drawn from the files that run.py writes."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from experiments._common.lines import Line, read
 from experiments._common.paper import Options
 
 from ntangent import diagnose
 from ntangent.report.style import LIGHT, dress, legend, new_figure, png
 
 PROBLEMS = {"poisson1d": "1D Poisson", "biharmonic1d": "1D biharmonic", "poisson2d": "2D Poisson"}
-Line = dict[str, Any]
-
-
-def read(path: Path) -> list[Line]:
-    """Return the lines of a file, none where there is no file yet."""
-    if not path.exists():
-        return []
-    return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _label(step: float | None) -> str:

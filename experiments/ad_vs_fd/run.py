@@ -1,14 +1,13 @@
 """Exact derivatives against finite differences: spectra of random feature models, training of networks."""
 
-import json
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from experiments._common.lines import Line, measure, read
 from experiments._common.paper import SMOKE, Figure, Options, Paper
 from experiments.ad_vs_fd import figures
 from torch import Tensor
@@ -19,7 +18,6 @@ from ntangent.diagnose import RandomFeatures, Rows
 
 STEPS = (None, 1e-1, 1e-2, 1e-3, 1e-4)  # None: exact
 THRESHOLD = 1e-10
-Line = dict[str, Any]
 
 
 # --- random feature models -------------------------------------------------------------------------
@@ -163,26 +161,6 @@ def training_cells(options: Options) -> Iterator[Line]:
 # --- files -------------------------------------------------------------------------------------------
 
 
-def measure(
-    cells: Callable[[Options], Iterator[Line]], line: Callable[[Mapping[str, Any]], Line]
-) -> Callable[[Path, Options], bool]:
-    """Return a function that writes the lines a file lacks, within the budget."""
-
-    def write(path: Path, options: Options) -> bool:
-        wanted, start = list(cells(options)), time.perf_counter()
-        known = [{k: found.get(k) for k in wanted[0]} for found in figures.read(path)]
-        for cell in wanted:
-            if cell in known:
-                continue
-            if time.perf_counter() - start > options.budget:
-                return False
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line(cell)) + "\n")
-        return True
-
-    return write
-
-
 def digits_cells(_options: Options) -> Iterator[Line]:
     """Exact and differences, in 60 digits and in float64."""
     for digits in (60, 0):
@@ -192,7 +170,7 @@ def digits_cells(_options: Options) -> Iterator[Line]:
 
 def check(claims: Sequence[Line], files: Mapping[str, Path], _options: Options) -> list[float | None]:
     """Return our value of each claim: a number of one line, or a ratio of two of them."""
-    lines = {name: figures.read(path) for name, path in files.items()}
+    lines = {name: read(path) for name, path in files.items()}
     return [_value(claim, lines.get(claim["from"], [])) for claim in claims]
 
 
