@@ -141,9 +141,10 @@ def test_batches_go_through_the_points_once_an_epoch():
     assert target.batch(12, 0) is target
 
 
-def test_adam_on_batches_learns():
+@pytest.mark.parametrize("stage", [optim.Adam, optim.SOAP])
+def test_first_order_stages_learn_on_batches(stage):
     full = run([optim.Adam(300, lr=1e-2)])
-    part = run([optim.Adam(300, lr=1e-2, batch=4)])
+    part = run([stage(300, lr=1e-2, batch=4)])
     assert part.objective.residuals(part.outcome.theta).square().sum() < 1e-2
     assert full.loss != part.loss
 
@@ -168,6 +169,7 @@ class Shift:
 STAGES = {
     "adam": [optim.Adam(40, lr=1e-2)],
     "batches": [optim.Adam(40, lr=1e-2, batch=5)],
+    "soap on batches": [optim.SOAP(40, lr=1e-2, frequency=3, batch=5)],
     "lbfgs": [optim.Adam(10, lr=1e-2), optim.LBFGS(30)],
     "ssbroyden": [optim.SSBroyden(30)],
     "lm": [optim.Adam(10, lr=1e-2), optim.LevenbergMarquardt(22)],

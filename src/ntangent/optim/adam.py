@@ -9,9 +9,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from ntangent._base.check import check_positive
-from ntangent._base.errors import ArgumentError, DtypeError
-from ntangent._base.protocols import Batched, Objective, State
-from ntangent.optim._stage import check_theta, check_tolerance, is_finite, no_start, norm, verdict
+from ntangent._base.protocols import Objective, State
+from ntangent.optim._moments import begun, check_batch, check_betas, check_rate, evaluated, halted, part
+from ntangent.optim._stage import check_theta, check_tolerance, is_finite, norm, verdict
 from ntangent.optim.schedules import Schedule
 
 
@@ -45,46 +45,19 @@ class Adam:
 
     def __post_init__(self) -> None:
         check_positive(self.iterations, "iterations", integer=True)
-        if self.batch is not None:
-            check_positive(self.batch, "batch", integer=True)
-        check_positive(self.lr, "lr")
+        check_batch(self.batch)
+        check_rate(self.lr, self.schedule)
         check_positive(self.eps, "eps")
         check_tolerance(self.tolerance)
-        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
-            raise DtypeError(f"betas must be a pair of numbers, got {self.betas!r}", "", "betas=(0.9, 0.999)")
-        for beta in self.betas:
-            check_tolerance(beta, "betas")
-            if beta >= 1:
-                raise ArgumentError(
-                    f"betas must lie in [0, 1), got {self.betas!r}",
-                    "with 1 a moment would never see the gradient",
-                    "betas=(0.9, 0.999)",
-                )
-        object.__setattr__(self, "betas", tuple(self.betas))
-        if self.schedule is not None and not isinstance(self.schedule, Schedule):
-            raise DtypeError(
-                f"schedule must have a method factor(iteration, iterations), got {self.schedule!r}",
-                "a resumed run asks it for the rate of any iteration",
-                "schedule=Cosine()",
-            )
+        object.__setattr__(self, "betas", check_betas(self.betas, (0.9, 0.999)))
 
     def begin(self, objective: Objective, theta: Tensor) -> State:
         """Return the state before the first iteration, with zero moments."""
         theta = check_theta(theta)
-        loss, gradient = self._part(objective, 0).value_and_gradient(theta)
-        if not (math.isfinite(float(loss)) and is_finite(gradient)):
-            raise no_start("the loss or its gradient")
-        zero = theta.new_zeros(theta.shape)
-        memory = {"gradient": gradient, "first": zero, "second": zero, "evaluations": 1}
-        memory |= {"betas": self.betas, "eps": self.eps}  # whoever reads the moments needs them
-        size = norm(gradient)
-        return State(
-            theta,
-            float(loss),
-            memory=memory,
-            info={"gradient_norm": size, "evaluations": 1.0},
-            stop=verdict(float(loss), size, self.tolerance, 0, self.iterations),
-        )
+        loss, gradient = evaluated(part(objective, self.batch, 0, "Adam"), theta)
+        # Whoever reads the moments needs the rates.
+        memory = {"gradient": gradient, "betas": self.betas, "eps": self.eps}
+        return begun(theta, loss, memory, self.tolerance, self.iterations)
 
     def step(self, objective: Objective, state: State) -> State:
         """Move along the gradient at θ, then evaluate at the new θ; a finished state is returned as is."""
@@ -99,20 +72,12 @@ class Adam:
         second = (memory["second"] * beta2).addcmul_(gradient, gradient, value=1 - beta2)
         root = (second.sqrt() / (1 - beta2 ** (done + 1)) ** 0.5).add_(self.eps)
         theta = state.theta.addcdiv(first, root, value=-(lr / (1 - beta1 ** (done + 1))))
-        loss, gradient = self._part(objective, done + 1).value_and_gradient(theta)
+        loss, gradient = part(objective, self.batch, done + 1, "Adam").value_and_gradient(theta)
         evaluations = memory["evaluations"] + 1
         value, size = float(loss), norm(gradient)
         # A norm may be beyond the largest number where no entry is.
         if not math.isfinite(value) or not (math.isfinite(size) or is_finite(gradient)):
-            return State(
-                state.theta,
-                state.loss,
-                done,
-                memory | {"evaluations": evaluations},
-                state.info | {"evaluations": float(evaluations)},
-                f"the loss or its gradient is not finite after a step with learning rate {lr:g}; "
-                "stopped at the last finite parameters; choose a smaller lr",
-            )
+            return halted(state, evaluations, lr)
         return State(
             theta,
             value,
@@ -134,15 +99,3 @@ class Adam:
         change costs nothing.
         """
         return state
-
-    def _part(self, objective: Objective, index: int) -> Objective:
-        """Return what iteration ``index`` evaluates."""
-        if self.batch is None:
-            return objective
-        if not isinstance(objective, Batched):
-            raise DtypeError(
-                f"batch={self.batch} and an objective ({type(objective).__name__}) without a method `batch`",
-                "only it knows which residuals belong to a point",
-                "Adam(1_000)",
-            )
-        return objective.batch(self.batch, index)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ntangent._base.check import check_positive
-from ntangent._base.errors import ArgumentError, ConvergenceError, DtypeError, ShapeError
+from ntangent._base.errors import ConvergenceError, ShapeError
 from ntangent._base.protocols import Objective, Shaped, State
 from ntangent.optim._damped import LinAlgError
-from ntangent.optim._stage import check_theta, check_tolerance, is_finite, no_start, norm, verdict
+from ntangent.optim._moments import begun, check_batch, check_betas, check_rate, evaluated, halted, part
+from ntangent.optim._stage import check_theta, check_tolerance, is_finite, norm, verdict
 from ntangent.optim.schedules import Schedule
 
 
@@ -46,6 +47,8 @@ class SOAP:
         largest: longest side that is rotated.
         schedule: factor on ``lr`` by iteration, e.g. ``Cosine()``; None keeps it constant.
         tolerance: stop when the loss is not above it (in the units of the loss).
+        batch: collocation points of each iteration, drawn anew in every one, so that an epoch goes
+            through all of them; None takes all. The loss of an iteration is that of its batch.
     """
 
     iterations: int
@@ -57,58 +60,32 @@ class SOAP:
     largest: int = 2048
     schedule: Schedule | None = None
     tolerance: float = 0.0
+    batch: int | None = None
+    settle: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         for name in ("iterations", "frequency", "largest"):
             check_positive(getattr(self, name), name, integer=True)
-        check_positive(self.lr, "lr")
+        check_batch(self.batch)
+        check_rate(self.lr, self.schedule)
         check_positive(self.eps, "eps")
         check_tolerance(self.tolerance)
-        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
-            raise DtypeError(f"betas must be a pair of numbers, got {self.betas!r}", "", "betas=(0.95, 0.95)")
-        rates = [*self.betas, *([] if self.shampoo_beta is None else [self.shampoo_beta])]
-        for beta in rates:
-            check_tolerance(beta, "betas")
-            if beta >= 1:
-                raise ArgumentError(
-                    f"betas must lie in [0, 1), got {rates!r}",
-                    "with 1 a moment would never see the gradient",
-                    "betas=(0.95, 0.95)",
-                )
-        object.__setattr__(self, "betas", tuple(self.betas))
-        if self.schedule is not None and not isinstance(self.schedule, Schedule):
-            raise DtypeError(
-                f"schedule must have a method factor(iteration, iterations), got {self.schedule!r}",
-                "a resumed run asks it for the rate of any iteration",
-                "schedule=Cosine()",
-            )
+        more = [] if self.shampoo_beta is None else [self.shampoo_beta]
+        object.__setattr__(self, "betas", check_betas(self.betas, (0.95, 0.95), more))
 
     def begin(self, objective: Objective, theta: Tensor) -> State:
         """Return the state before the first iteration: zero moments, rotations of the first gradient."""
         theta = check_theta(theta)
-        loss, gradient = objective.value_and_gradient(theta)
-        if not (math.isfinite(float(loss)) and is_finite(gradient)):
-            raise no_start("the loss or its gradient")
+        loss, gradient = evaluated(part(objective, self.batch, 0, "SOAP"), theta)
         shapes = _shapes(objective, theta)
         averages = [self._averages(g) for g in _parts(gradient, shapes)]
-        zero = theta.new_zeros(theta.shape)
         memory = {
             "gradient": gradient,
-            "first": zero,
-            "second": zero,
             "averages": averages,
             "bases": [[_eigenvectors(a) for a in pair] for pair in averages],
             "shapes": [list(shape) for shape in shapes],
-            "evaluations": 1,
         }
-        size = norm(gradient)
-        return State(
-            theta,
-            float(loss),
-            memory=memory,
-            info={"gradient_norm": size, "evaluations": 1.0},
-            stop=verdict(float(loss), size, self.tolerance, 0, self.iterations),
-        )
+        return begun(theta, loss, memory, self.tolerance, self.iterations)
 
     def step(self, objective: Objective, state: State) -> State:
         """Move along the gradient at θ, then evaluate at the new θ; a finished state is returned as is."""
@@ -126,18 +103,10 @@ class SOAP:
         lr = self.lr if self.schedule is None else self.lr * self.schedule.factor(done, self.iterations)
         direction = _turn(_turn(first, shapes, bases) / root, shapes, bases, back=True)
         theta = state.theta - (lr / (1 - beta1 ** (done + 1))) * direction
-        loss, new = objective.value_and_gradient(theta)
+        loss, new = part(objective, self.batch, done + 1, "SOAP").value_and_gradient(theta)
         evaluations = memory["evaluations"] + 1
         if not (math.isfinite(float(loss)) and is_finite(new)):
-            return State(
-                state.theta,
-                state.loss,
-                done,
-                memory | {"evaluations": evaluations},
-                state.info | {"evaluations": float(evaluations)},
-                f"the loss or its gradient is not finite after a step with learning rate {lr:g}; "
-                "stopped at the last finite parameters; choose a smaller lr",
-            )
+            return halted(state, evaluations, lr)
         averages, bases = self._refresh(memory, gradient, shapes, done)
         size = norm(new)
         kept = {
@@ -157,6 +126,10 @@ class SOAP:
         }
         stop = verdict(float(loss), size, self.tolerance, done + 1, self.iterations)
         return State(theta, float(loss), done + 1, kept, info, stop)
+
+    def refresh(self, objective: Objective, state: State) -> State:  # noqa: ARG002
+        """Return the state as it is; its gradient at θ is of the old objective, as for Adam."""
+        return state
 
     def _averages(self, g: Tensor) -> list[Tensor | None]:
         """Return G G' and G' G, each None where that side is not rotated."""

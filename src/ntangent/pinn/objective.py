@@ -285,22 +285,25 @@ class PinnObjective(Corrections, Directly, Products, Revisable):
 
         In chunks, each of them is evaluated and differentiated by itself.
         """
+        if self.chunk is not None:
+            return self._summed_gradient(theta)
         raw = self.load(theta).detach()
-        if self.chunk is None:
-            direct = self._direct_pass(raw)
-            if direct is not None:
-                found = direct(raw, self._scales)
-                if direct.consistent:
-                    self._keep_rows(theta, found.rows, found.residuals)
-                    return found.loss, found.gradient
-                self._inconsistent()
-            raw = raw.clone().requires_grad_()
-            with torch.enable_grad():
-                loss, r, pieces = self._losses(raw, self._scales)
-            self._keep_rows(theta, pieces, r.detach())
-            return loss.detach(), self._gradient(loss, raw)
+        direct = self._direct_pass(raw)
+        if direct is not None:
+            found = direct(raw, self._scales)
+            if direct.consistent:
+                self._keep_rows(theta, found.rows, found.residuals)
+                return found.loss, found.gradient
+            self._inconsistent()
         raw = raw.clone().requires_grad_()
-        sums = Pairwise()
+        with torch.enable_grad():
+            loss, r, pieces = self._losses(raw, self._scales)
+        self._keep_rows(theta, pieces, r.detach())
+        return loss.detach(), self._gradient(loss, raw)
+
+    def _summed_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss and its gradient, each pass evaluated and differentiated by itself."""
+        raw, sums = self.load(theta).detach().clone().requires_grad_(), Pairwise()
         for number, one in zip(self._numbers, self.passes, strict=True):
             sums.add(number, self._pass_gradient(one, raw))
         total = self._total(sums, theta.new_zeros(len(theta) + 1))

@@ -171,11 +171,7 @@ class ShardedObjective(PinnObjective):
     @shared
     def value_and_gradient(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and its gradient, shape (P,). Communication: P numbers."""
-        raw, sums = self.load(theta).detach().clone().requires_grad_(), Pairwise()
-        for number, one in zip(self._numbers, self.passes, strict=True):
-            sums.add(number, self._pass_gradient(one, raw))
-        total = self._total(sums, theta.new_zeros(len(theta) + 1))
-        return total[-1], total[:-1]
+        return self._summed_gradient(theta)
 
     @shared
     def residuals(self, theta: Tensor) -> Tensor:

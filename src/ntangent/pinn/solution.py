@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ntangent._base.errors import ArgumentError, RunFolderError, ShapeError
 from ntangent.pinn.arguments import numbers
-from ntangent.pinn.conditions.base import check_names, column
+from ntangent.pinn.conditions.base import check_names, point_rows
 from ntangent.pinn.equation import Demand, residual_block
 from ntangent.pinn.evaluation import Evaluation, handed
 from ntangent.pinn.field import Parameters
@@ -167,16 +167,8 @@ class Solution:
                 shapes = ", ".join(f"{n}: {tuple(c.shape)}" for n, c in zip(names, columns, strict=True))
                 raise ShapeError(f"the coordinates have shapes {shapes}", "they must broadcast", "") from None
             return torch.stack([c.reshape(-1) for c in columns], 1), columns[0].shape
-        if len(names) == 1:
-            tensor = column(points, dtype, device)
-        else:
-            tensor = numbers(points, "points", dtype, device)
-            if tensor.ndim != 2 or tensor.shape[1] != len(names):
-                raise ShapeError(
-                    f"points have shape {tuple(tensor.shape)}",
-                    f"each row is a point with the coordinates {', '.join(names)}",
-                    "solution(" + ", ".join(f"{name}=0.5" for name in names) + ")",
-                )
+        fix = "solution(" + ", ".join(f"{name}=0.5" for name in names) + ")"
+        tensor = point_rows(points, names, dtype, device, fix)
         return tensor, tensor.shape[:1]
 
     # --- the whole domain ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from ntangent.ode.methods.kinds import AdditiveRungeKutta
 from ntangent.ode.newton import Solved, most_iterations, simplified_newton, stage_tolerance
 from ntangent.ode.steppers.base import Attempt, Linearised, Step, Stepper, Steps, serves
 from ntangent.ode.steppers.direct import DirectLinearised, attach
-from ntangent.ode.steppers.implicit import GOOD_CONTRACTION, Matrices
+from ntangent.ode.steppers.implicit import Matrices
 
 
 class AdditiveStepper(Stepper):
@@ -52,9 +52,7 @@ class AdditiveStepper(Stepper):
         """Drop the Jacobian where the iteration was slow."""
         del t, h, attempt
         if bool(accepted.any()):
-            if self.rate > GOOD_CONTRACTION:
-                self.matrices.forget()
-            self.matrices.fresh = False
+            self.matrices.age(self.rate)
 
     def attempt(self, t: Tensor, h: Tensor, state: Tensor) -> Attempt:
         """Try a step; a Jacobian that is not fresh is renewed when the iteration fails with it."""

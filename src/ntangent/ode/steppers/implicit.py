@@ -43,6 +43,12 @@ class Matrices:
         """Drop the Jacobian."""
         self.jacobian = None
 
+    def age(self, rate: float) -> None:
+        """Count the Jacobian as old after a step; drop it where the iteration contracted slowly."""
+        if rate > GOOD_CONTRACTION:
+            self.forget()
+        self.fresh = False
+
     def prepare(self, t: Tensor, y: Tensor, h: Tensor, *, renew: bool = False) -> None:
         """Make the factors for a step of size h, with a Jacobian at (t, y) where none is at hand."""
         if self.jacobian is None or renew:
@@ -88,9 +94,7 @@ class ImplicitStepper(RungeKuttaStepper):
         """Let the Jacobian age, and drop it where the iteration was slow."""
         del t, h, attempt
         if bool(accepted.any()):
-            if self.rate > GOOD_CONTRACTION:
-                self.matrices.forget()
-            self.matrices.fresh = False
+            self.matrices.age(self.rate)
 
     @property
     def guesses(self) -> bool:

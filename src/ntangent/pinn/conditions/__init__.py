@@ -1,6 +1,5 @@
 """What a solution must satisfy besides its equation; one file for each kind of condition."""
 
-from ntangent.pinn.conditions.base import CONSTRUCTIONS as CONSTRUCTIONS
 from ntangent.pinn.conditions.base import Condition as Condition
 from ntangent.pinn.conditions.data import PointData as PointData
 from ntangent.pinn.conditions.initial import Initial as Initial

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -76,6 +76,22 @@ def column(points: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     return tensor.reshape(-1, 1)
 
 
+def point_rows(
+    points: Any, names: Sequence[str], dtype: torch.dtype, device: torch.device, fix: str
+) -> Tensor:
+    """Return points as rows, shape (N, d); in one coordinate N numbers serve as well."""
+    if len(names) == 1:
+        return column(points, dtype, device)
+    tensor = numbers(points, "points", dtype, device)
+    if tensor.ndim != 2 or tensor.shape[1] != len(names):
+        raise ShapeError(
+            f"points have shape {tuple(tensor.shape)}",
+            f"each row is a point with the coordinates {', '.join(names)}",
+            fix,
+        )
+    return tensor
+
+
 def given_points(points: Any, problem: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return points that a user lists, shape (N, d), if there are any and all lie where the field is.
 
@@ -95,16 +111,8 @@ def given_points(points: Any, problem: Any, dtype: torch.dtype, device: torch.de
             sizes = ", ".join(f"{n}: {len(part)}" for n, part in zip(names, parts, strict=True))
             raise ShapeError(f"the coordinates of points have lengths {sizes}", "they go together", "")
         tensor = torch.cat([part.expand(count, 1) for part in parts], 1)
-    elif len(names) == 1:
-        tensor = column(points, dtype, device)
     else:
-        tensor = numbers(points, "points", dtype, device)
-        if tensor.ndim != 2 or tensor.shape[1] != len(names):
-            raise ShapeError(
-                f"points have shape {tuple(tensor.shape)}",
-                f"each row is a point with the coordinates {', '.join(names)}",
-                f"points of shape (N, {len(names)})",
-            )
+        tensor = point_rows(points, names, dtype, device, f"points of shape (N, {len(names)})")
     if len(tensor) == 0:
         raise ShapeError("a condition has no points", "it would contribute nothing", "points=[0.0]")
     check_inside(tensor, problem)
@@ -113,17 +121,22 @@ def given_points(points: Any, problem: Any, dtype: torch.dtype, device: torch.de
 
 def check_inside(points: Tensor, problem: Any) -> None:
     """Raise unless points lie in the domain, or in the extent that a symmetry gives the field."""
+    for i, name in enumerate(problem.domain.names):
+        for x in (float(points[:, i].min()), float(points[:, i].max())):
+            check_holds(name, x, problem, "points between {low} and {high}")
+
+
+def check_holds(name: str, x: float, problem: Any, fix: str) -> None:
+    """Raise unless a coordinate's value lies where the field is; ``fix`` may name {low} and {high}."""
     where = problem.extent or problem.domain
     box = getattr(where, "box", where)
-    for i, name in enumerate(box.names):
-        for x in (float(points[:, i].min()), float(points[:, i].max())):
-            if not box.holds(name, x):
-                low, high = box.interval(name)
-                raise ProblemError(
-                    f"the condition at {name} = {x} lies outside {where}",
-                    "the field is not determined there",
-                    f"points between {low} and {high}",
-                )
+    if not box.holds(name, x):
+        low, high = box.interval(name)
+        raise ProblemError(
+            f"the condition at {name} = {x} lies outside {where}",
+            "the field is not determined there",
+            fix.format(low=low, high=high),
+        )
 
 
 def check_names(given: Mapping[str, Any], names: Sequence[str], what: str) -> None:
@@ -206,16 +219,8 @@ class Located:
         self, fixed: Mapping[str, float], problem: Any, dtype: torch.dtype, device: torch.device
     ) -> Place:
         domain, names = problem.domain, problem.domain.names
-        where = problem.extent or domain
         for name, value in fixed.items():
-            box = getattr(where, "box", where)
-            if not box.holds(name, value):
-                low, high = box.interval(name)
-                raise ProblemError(
-                    f"the condition at {name} = {value} lies outside {where}",
-                    "the field is not determined there",
-                    f"{name}={low}, or {name}={high}",
-                )
+            check_holds(name, value, problem, f"{name}={{low}}, or {name}={{high}}")
         if not hasattr(domain, "intervals"):
             return self._part(domain.face(**fixed), dtype, device)
         free = Box(**{name: problem.interval(name) for name in names if name not in fixed})
@@ -344,32 +349,6 @@ def linear_block(
 def described(value: Any) -> str:
     """Return a prescribed value as it is written."""
     return getattr(value, "__qualname__", None) or repr(value)
-
-
-# Type of condition -> function (condition, problem, outputs, argument, field name) -> outputs.
-CONSTRUCTIONS: dict[type, Callable[..., Any]] = {}
-
-
-class Constructed:
-    """A condition that can be built into the field where a construction is known."""
-
-    hard: bool
-
-    def construct(self, problem: Any, u: Any, argument: Any, name: str | None) -> Any:
-        """Return the outputs changed so that the condition holds exactly.
-
-        Args:
-            problem: the problem.
-            u: all fields side by side as a series, or the one called ``name``.
-            argument: the coordinates as a series, shape (N, d).
-            name: of the field where each has its own network.
-        """
-        found = CONSTRUCTIONS.get(type(self))
-        if found is None:
-            raise ProblemError(
-                f"{type(self).__name__} has no exact construction", "none is known", "hard=False"
-            )
-        return found(self, problem, u, argument, name)
 
 
 def target_of(value: Any, problem: Any, place: Place, components: Sequence[int]) -> Tensor:

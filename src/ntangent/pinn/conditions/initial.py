@@ -10,12 +10,12 @@ from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError, ProblemError, ShapeError
 from ntangent._base.registry import nearest_names
 from ntangent.pinn.arguments import numbers
-from ntangent.pinn.conditions.base import Constructed, Located, chosen, described, target_of, unit
+from ntangent.pinn.conditions.base import Located, chosen, described, target_of, unit
 from ntangent.pinn.equation import Block, Demand, Fields
 from ntangent.pinn.field import Parameters
 
 
-class Initial(Constructed):
+class Initial:
     """Value and time derivatives of a field at the lower end of time.
 
     ``Initial(lambda x: torch.sin(x), 0.0)`` prescribes u and u_t. In one coordinate the numbers may

@@ -9,12 +9,12 @@ import torch
 
 from ntangent._base.check import check_choice, check_order, check_positive
 from ntangent._base.errors import ArgumentError, ProblemError
-from ntangent.pinn.conditions.base import Constructed, Located, chosen, unit
+from ntangent.pinn.conditions.base import Located, chosen, unit
 from ntangent.pinn.equation import Block, Demand, Fields
 from ntangent.pinn.field import Parameters
 
 
-class Periodic(Constructed):
+class Periodic:
     """The field and its derivatives agree at both ends of a coordinate: ``Periodic("x")``.
 
     Args:

@@ -9,7 +9,6 @@ import torch
 from ntangent._base.check import check_positive
 from ntangent._base.errors import ProblemError
 from ntangent.pinn.conditions.base import (
-    Constructed,
     Located,
     Place,
     Terms,
@@ -23,7 +22,7 @@ from ntangent.pinn.conditions.base import (
 from ntangent.pinn.equation import Block
 
 
-class Prescribed(Located, Constructed):
+class Prescribed(Located):
     """A combination of the field and its normal derivative takes a value.
 
     Args:
