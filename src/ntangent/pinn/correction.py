@@ -125,13 +125,18 @@ def random_features(
         points = first[0](points)
     frame, shape = Frame.of(points), (count, points.shape[1])
     # Drawn in float64 on the CPU: the same features on every device.
-    slopes = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * largest
+    if waves:
+        engine = torch.quasirandom.SobolEngine(shape[1] + 1, scramble=True, seed=seed)
+        draw = 2 * engine.draw(count, dtype=torch.float64) - 1
+        slopes, phase = draw[:, :-1] * largest, draw[:, -1]
+    else:
+        slopes = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * largest
     if waves:
         for i, period in enumerate(periods):
             if period is not None:
                 slopes[:, i] = torch.round(slopes[:, i] / math.pi) * math.pi
                 frame.half[i] = period[1] / 2
-        shift = (2 * torch.rand(count, generator=generator, dtype=torch.float64) - 1) * math.pi
+        shift = phase * math.pi
     else:
         centres = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * (1 + 2 * MARGIN)
         shift = -(slopes * centres).sum(1)

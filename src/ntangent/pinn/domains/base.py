@@ -337,6 +337,18 @@ class Domain(ABC):
         """Return whether a number lies in the interval of a coordinate, within rounding to float32."""
         return self.box.holds(name, x)
 
+    def between(self, name: str, low: float, high: float) -> Domain:  # noqa: ARG002
+        """Return the part of the domain in which one coordinate lies between two numbers, as of its kind.
+
+        Raises:
+            ProblemError: if the coordinate is not a factor of its own, so that the part is of another kind.
+        """
+        raise ProblemError(
+            f"{self!r} cannot be cut across {name}",
+            "only a coordinate that is an interval by itself can be shortened",
+            f"Disc() * Box({name}=({low}, {high}))",
+        )
+
     def face(self, **ends: Any) -> Boundary:
         """Return faces of a box by coordinate: ``face(x=-1)``, ``face(x=(-1, 1))``, ``face(x=-1, y=0)``.
 

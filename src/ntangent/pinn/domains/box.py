@@ -65,6 +65,19 @@ class Box(Domain):
         slack = 1e-6 * (high - low)
         return low - slack <= x <= high + slack
 
+    def between(self, name: str, low: float, high: float) -> Box:
+        """Return the box with other ends of one coordinate.
+
+        Raises:
+            UnknownNameError: if the box has no such coordinate.
+            ProblemError: if the ends do not lie in it.
+        """
+        if not (self.interval(name)[0] <= low < high <= self.interval(name)[1]):
+            raise ProblemError(
+                f"{name} from {low} to {high} is no part of {self}", "", f"{name}={self.interval(name)}"
+            )
+        return Box(**{n: (low, high) if n == name else (a, b) for n, a, b in self.intervals})
+
     @cached_property
     def volume(self) -> float:
         """Length, area or volume."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntangent._base.check import check_choice
 from ntangent._base.errors import ProblemError
 from ntangent.pinn.domains.base import COMBINE, Boundary, Domain, Joined, Part
 from ntangent.pinn.domains.box import Box
@@ -63,6 +64,11 @@ class Product(Domain):
             parts.append(x[:, start : start + factor.dimension])
             start += factor.dimension
         return parts
+
+    def between(self, name: str, low: float, high: float) -> Product:
+        """Return the product with the factor of one coordinate cut; see :meth:`Domain.between`."""
+        check_choice(name, self.names, "coordinate")
+        return Product(tuple(f.between(name, low, high) if name in f.names else f for f in self.factors))
 
     @cached_property
     def volume(self) -> float:

@@ -1,0 +1,164 @@
+"""The state at the end of a time window, as initial values of the next one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ntangent.jet import Jet
+from ntangent.jet.series import lift
+from ntangent.pinn.domains.tools import Points
+from ntangent.pinn.hard.along import at_end, plain
+from ntangent.pinn.problem import Problem
+
+# A Fourier series is resolved where its last third is below this part of its largest coefficient.
+RESOLVED = 1e-13
+LARGEST = {1: 4096, 2: 256}  # points of it in each coordinate, by the number of these
+KEPT = 8  # evaluations that are remembered
+
+
+@dataclass
+class EndState:
+    """∂^k u/∂t^k of one component at the end of a window, as a function of points and of series.
+
+    It is exact: the fields of the window are evaluated, with as many derivatives as are asked for. What
+    was evaluated is remembered, so that fixed collocation points cost one evaluation.
+
+    Args:
+        problem: that of the window.
+        net: its trained network, or one for each field.
+        time: axis of the time.
+        end: where the window ends.
+        column: which of all outputs side by side, or of those of ``name``.
+        order: k.
+        name: of the field where each has its network.
+    """
+
+    problem: Problem
+    net: Any
+    time: int
+    end: float
+    column: int
+    order: int
+    name: str | None = None
+    _known: list[tuple[Jet, Jet]] = field(default_factory=list, repr=False, compare=False)
+
+    def __call__(self, points: Points) -> Any:
+        """Return the values at points of any time, shape (N, 1)."""
+        x = plain(points)
+        found = self._remembered(x)
+        if found is None:
+            with torch.no_grad():
+                found = at_end(self._field, x, self.time, self.end, ((self.order, 1.0),))
+            self._known = [*self._known[1 - KEPT :], (x, found)]
+        return found.value if isinstance(points, Tensor) else found
+
+    def _field(self, x: Jet) -> Jet:
+        net = self.net if self.name is None else self.net[self.name]
+        column: Any = self.problem.outputs(net, x, self.name)[:, self.column : self.column + 1]
+        return plain(column)
+
+    def _remembered(self, x: Jet) -> Jet | None:
+        for known, found in self._known:
+            same = (known.order, known.structure, known.shape) == (x.order, x.structure, x.shape)
+            if same and known.data.shape == x.data.shape and torch.equal(known.data, x.data):
+                return found
+        return None
+
+
+@dataclass(frozen=True)
+class Fourier:
+    """A trigonometric polynomial of one or two periodic coordinates, as a function of points and series.
+
+    Args:
+        axes: of the coordinates, among all.
+        ends: lower end and period of each.
+        weights: of the products of 1, cos kθ, sin kθ (k = 1, 2, ...), θ = 2π(x - low)/period; shape
+            (2 K + 1,) or (2 K_1 + 1, 2 K_2 + 1).
+    """
+
+    axes: tuple[int, ...]
+    ends: tuple[tuple[float, float], ...]
+    weights: Tensor
+
+    def __call__(self, points: Points) -> Any:
+        """Return the values at points, shape (N, 1)."""
+        x = plain(points)
+        waves = [
+            self._waves(x[:, axis : axis + 1], low, period, count)
+            for axis, (low, period), count in zip(self.axes, self.ends, self.weights.shape, strict=True)
+        ]
+        first: Any = waves[0]
+        if len(waves) == 1:
+            found = first @ self.weights[:, None]
+        else:
+            found = ((first @ self.weights) * waves[1]).sum(-1, keepdim=True)
+        return found.value if isinstance(points, Tensor) else plain(found)
+
+    def _waves(self, x: Any, low: float, period: float, count: int) -> Jet:
+        k = torch.arange(1, count // 2 + 1, dtype=self.weights.dtype, device=self.weights.device)
+        angle = (x - low) * (k * (2 * math.pi / period))
+        one = lift(x.data.new_ones(x.shape[0], 1), x)
+        waves: Any = torch.cat([one, torch.cos(angle), torch.sin(angle)], -1)
+        return plain(waves)
+
+
+def resolved(state: EndState, axes: Sequence[int], ends: Sequence[tuple[float, float]]) -> Fourier | None:
+    """Return a state as a Fourier series to rounding, or None if its largest size does not resolve it.
+
+    Args:
+        state: periodic in the coordinates, of which it is a function.
+        axes: of these coordinates.
+        ends: lower end and period of each.
+    """
+    like = next(p for p in state_parameters(state) if p.is_floating_point())
+    dimension, count = len(axes), 64
+    while count <= LARGEST[dimension]:
+        grid = torch.arange(count, dtype=torch.float64, device=like.device) / count
+        lines = torch.meshgrid(*[low + period * grid for low, period in ends], indexing="ij")
+        points = like.new_zeros(count**dimension, state.problem.domain.dimension)
+        for axis, line in zip(axes, lines, strict=True):
+            points[:, axis] = line.reshape(-1).to(like.dtype)
+        values = state(points).reshape(*[count] * dimension)
+        weights = values.double()
+        for i in range(dimension):
+            weights = _real_series(weights, i)
+        third = count // 6
+        size = weights.abs()
+        tail = max(
+            float(size.index_select(i, _late(count, third).to(size.device)).max()) for i in range(dimension)
+        )
+        noise = max(RESOLVED, 8 * torch.finfo(like.dtype).eps)
+        if tail <= noise * float(size.max()):
+            for i in range(dimension):
+                weights = weights.index_fill(i, _late(count, third).to(size.device), 0.0)
+            return Fourier(tuple(axes), tuple(ends), weights.to(like.dtype))
+        count *= 2
+    return None
+
+
+def state_parameters(state: EndState) -> list[Tensor]:
+    """Return the parameters of the networks of a state."""
+    nets = state.net.values() if isinstance(state.net, dict) else [state.net]
+    return [p for net in nets if isinstance(net, nn.Module) for p in net.parameters()]
+
+
+def _late(count: int, third: int) -> Tensor:
+    """Return the places of the highest frequencies of a series of ``count`` - 1 terms."""
+    half = count // 2 - 1
+    high = torch.arange(half - third, half) + 1
+    return torch.cat([high, high + half])
+
+
+def _real_series(values: Tensor, axis: int) -> Tensor:
+    """Return the weights of 1, cos kθ, sin kθ along an axis; the highest frequency is left out."""
+    moved = values.movedim(axis, 0)
+    count = len(moved)
+    c = torch.fft.rfft(moved, dim=0)[: count // 2] / count
+    weights = torch.cat([c[:1].real, 2 * c[1:].real, -2 * c[1:].imag])
+    return weights.movedim(0, axis)
