@@ -46,6 +46,7 @@ class AdamsStepper(Stepper):
         self.starter = ExplicitStepper(first, field, control, tight=tight)
         self.equation = EndEquation(field, control, tight=tight)
         self.mesh: list[float] = []
+        self.equal = True
         self.warned = False
 
     @property
@@ -72,7 +73,8 @@ class AdamsStepper(Stepper):
         k = min(len(self.mesh), self.adams.slopes)
         nodes = [(t - self.mesh[0]) / h for t in self.mesh[:k]]
         slack = 64 * torch.finfo(torch.float64).eps * (k + max(abs(t) for t in self.mesh) / abs(h))
-        if all(abs(x + j) <= slack for j, x in enumerate(nodes)):
+        self.equal = all(abs(x + j) <= slack for j, x in enumerate(nodes))
+        if self.equal:
             found = [float(b) for b in equal_weights(k, implicit=implicit)]
         else:
             found = unequal_weights(nodes, implicit=implicit)
@@ -119,7 +121,7 @@ class AdamsStepper(Stepper):
     def _watch(self, slopes: Tensor, step: Tensor, y: Tensor) -> None:
         """Warn where differences of f grow with their order: a parasitic root has taken over."""
         k = min(len(self.mesh), self.adams.slopes)
-        if self.warned or k <= WATCHED:
+        if self.warned or not self.equal or k <= WATCHED:
             return
 
         def size(order: int) -> Tensor:
