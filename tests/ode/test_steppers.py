@@ -113,7 +113,11 @@ def test_steps_on_dahlquists_equation_satisfy_the_recurrence(name: str, z: compl
         alpha, beta = [float(a) for a in method.alpha], [1.0]
     k = max(len(alpha), len(beta)) - 1
     a, b = complex(z).real, complex(z).imag
-    block = torch.tensor([[a, -b], [b, a]], dtype=torch.float64) if b else torch.tensor([[a]], dtype=torch.float64)
+    block = (
+        torch.tensor([[a, -b], [b, a]], dtype=torch.float64)
+        if b
+        else torch.tensor([[a]], dtype=torch.float64)
+    )
     start = torch.tensor([1.0, 0.3], dtype=torch.float64)[: len(block)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", InstabilityWarning)

@@ -26,7 +26,8 @@ def continuous(field: Field, stepper: Stepper, step: Step, end: Tensor) -> Tenso
     """Return coefficients (degree, B, n) of θ, θ², ... of y(t + θh) - y on one step.
 
     Collocation methods (Gauss, Radau IIA, Lobatto IIIA) have their own polynomial through the
-    stages; methods with dense weights use those; the others the cubic Hermite polynomial.
+    stages; methods with dense weights use those, and call f where the weights ask for more slopes;
+    the others have the cubic Hermite polynomial.
 
     Args:
         field: the right-hand side.
@@ -43,10 +44,17 @@ def continuous(field: Field, stepper: Stepper, step: Step, end: Tensor) -> Tenso
             powers = c[inner, None] ** torch.arange(1, int(inner.sum()) + 1)
             inverse = torch.linalg.inv(powers).to(end)
             return torch.einsum("ij,jbn->ibn", inverse, (step.stages - y)[inner.to(y.device)])
-        weights = method.dense_tensor(end.dtype, end.device)
-        if weights is not None and step.stages is not None:
+        weights, more = method.dense_tensor(end.dtype, end.device), method.continuation
+        if weights is not None or more is not None:
             times = step.t + c.to(step.t)[:, None] * step.h
-            return torch.einsum("sp,sbn->pbn", weights, h * field.values(times, step.stages))
+            slopes = h * field.values(times, step.stages)
+        if more is not None:
+            for node, row in zip(more.nodes, more.rows, strict=True):
+                at = y + torch.einsum("s,sbn->bn", torch.from_numpy(row).to(end), slopes[: len(row)])
+                slopes = torch.cat([slopes, (h * field.value(step.t + node * step.h, at))[None]])
+            weights = torch.from_numpy(more.weights).to(end)
+        if weights is not None:
+            return torch.einsum("sp,sbn->pbn", weights, slopes)
     first = h * field.value(step.t, y)
     last = h * field.value(step.t + step.h, end)
     rise = end - y
