@@ -10,6 +10,9 @@ from ntangent.ode.integrate import Trajectory
 from ntangent.ode.methods.base import RungeKutta
 from ntangent.ode.steppers.base import Step, Stepper
 
+# Within this of the end of a step, as a fraction of it, a time is that of the end.
+KNOT = 1e-14
+
 
 class Recorder:
     """Keeps every accepted step."""
@@ -82,11 +85,13 @@ class Interpolant:
         """Return starts of the steps and the end, (K + 1, B)."""
         return torch.cat([self.t, self.end[None]]) if self.steps else self.end[None]
 
+    def _following(self, k: int) -> Tensor:
+        return self.steps[k + 1].state[0] if k + 1 < len(self.steps) else self.last
+
     def _coefficients(self, k: int) -> Tensor:
         if k not in self._known:
-            following = self.steps[k + 1].state[0] if k + 1 < len(self.steps) else self.last
             with torch.no_grad():
-                self._known[k] = continuous(self.field, self.stepper, self.steps[k], following)
+                self._known[k] = continuous(self.field, self.stepper, self.steps[k], self._following(k))
         return self._known[k]
 
     def __call__(self, times: Tensor) -> Tensor:
@@ -100,10 +105,12 @@ class Interpolant:
             inside = (theta >= -1e-12) & (theta <= 1 + 1e-12)
             for k in inside.int().argmax(0).unique().tolist():
                 mine = inside[k] & (inside.int().argmax(0) == k)
-                coefficients = self._coefficients(k)
                 x = theta[k].clamp(0, 1).to(self.last.dtype)[:, None]
                 value = self.steps[k].state[0].clone()
-                for j, c in enumerate(coefficients):
-                    value = value + x ** (j + 1) * c
+                if bool(((theta[k] <= 0) | (theta[k] >= 1 - KNOT) | ~mine).all()):  # states that are there
+                    value = torch.where(x > 0.5, self._following(k), value)
+                else:
+                    for j, c in enumerate(self._coefficients(k)):
+                        value = value + x ** (j + 1) * c
                 out[q] = torch.where(mine[:, None], value, out[q])
         return out
