@@ -101,16 +101,20 @@ class Together:
         return None
 
     def _predict(self, t: Tensor, step: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Inverses]:
-        """Return states, stages and matrices of the equation linearised at the start: at one point."""
+        """Return states, stages and matrices of the equation linearised at the start, f(y) + J (x - y).
+
+        Its solution is found from zero, not from y: a component that decays keeps its leading digits.
+        """
         slopes, jacobian = self.field.linearised(t[None], y[None])
         k, s = len(step), len(self.tableau.b)
-        states, stages = y.expand(k + 1, *y.shape), y.expand(k, s, *y.shape)
         even = bool(((step - step[0]).abs() <= 1e-6 * step[0].abs()).all())
         sizes = step[:1] if even else step  # one matrix will do for equal steps
         wide = jacobian[:, None].expand(len(sizes), s, *jacobian.shape[1:])
         matrices = Inverses(self.tableau, sizes, wide)
-        _, moved, shifts = matrices.correct(states, stages, slopes.expand_as(stages))
-        return *self._apply(states, stages, moved, shifts), matrices
+        states, stages = y.new_zeros((k + 1, *y.shape)), y.new_zeros((k, s, *y.shape))
+        rest = slopes - (jacobian @ y[..., None])[..., 0]
+        _, moved, shifts = matrices.correct(states, stages, rest.expand_as(stages), y)
+        return shifts, moved, matrices
 
     def _apply(
         self, states: Tensor, stages: Tensor, moved: Tensor, shifts: Tensor
@@ -152,24 +156,25 @@ class Inverses:
         """Return Σ d_i x_i over the stages, the third axis."""
         return (x * self.d.reshape(-1, *[1] * (x.ndim - 3))).sum(2)
 
-    def correct(self, states: Tensor, stages: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def correct(
+        self, states: Tensor, stages: Tensor, slopes: Tensor, shift: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return each step's own correction, that with the change of its start, and those of the states.
 
         Args:
             states: (K + 1, B, n).
             stages: (K, s, B, n).
             slopes: f at the stages, likewise.
+            shift: change of the first state, (B, n); None for zero.
         """
         k, s, batch, n = stages.shape
         increments = self.a * slopes if s == 1 else torch.einsum("ij,kjbn->kibn", self.a, slopes)
         defect = torch.addcmul(states[:-1, None] - stages, self.step[:, None, :, None], increments)
         own = self.inverse @ defect.transpose(1, 2).reshape(k, batch, s * n, 1)
         ends = self._end(own.unflatten(-2, (s, n)))
-        shift = torch.zeros_like(ends[0])
-        shifts = [shift]
+        shifts = [torch.zeros_like(ends[0]) if shift is None else shift[..., None]]
         for transfer, end in zip(self.transfer.expand(k, -1, -1, -1), ends, strict=True):
-            shift = torch.baddbmm(end, transfer, shift)
-            shifts.append(shift)
+            shifts.append(torch.baddbmm(end, transfer, shifts[-1]))
         carried = torch.stack(shifts)
         moved = own + self.spread @ carried[:-1]
         return _by_stage(own, s), _by_stage(moved, s), carried[..., 0]
