@@ -63,7 +63,7 @@ class MatrixLinearised:
     def pull(self, k: int, cotangent: Tensor) -> Tensor:
         """Return the cotangent at the start of step k."""
         self.seen[k] = cotangent[0]
-        return (self.transfer[k] @ cotangent[0, :, :, None])[None, ..., 0]
+        return torch.bmm(self.transfer[k], cotangent[0, :, :, None])[None, ..., 0]
 
     def gradients(self) -> list[Tensor]:
         """Return the gradients for the parameters: one call of f for all steps."""
