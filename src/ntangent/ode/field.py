@@ -12,6 +12,10 @@ from ntangent._base.check import FLOATS
 from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
 from ntangent.jet.series import Jet
 
+# Values of f, counted once for each cotangent, that are differentiated in one call; more of them
+# leave the cache.
+MOST_SEEDED = 2**15
+
 Func = Callable[[Any, Any], Any]
 Jacobian = Callable[[Any, Any], Tensor]
 
@@ -289,13 +293,17 @@ class Field:
             seeds = torch.eye(n, dtype=y.dtype, device=y.device)
             seeds = seeds.reshape(n, *[1] * (y.ndim - 1), n).expand(n, *y.shape)
             wanted = [y, t] if time else [y]
-            grads = self.cotangents(out, wanted, seeds, keep)
+            parts = [
+                self.cotangents(out, wanted, part, keep)
+                for part in seeds.split(max(1, MOST_SEEDED // out.numel()))
+            ]
+            grads = [torch.cat(part) for part in zip(*parts, strict=True)]
         jac = grads[0].movedim(0, -2)
         return out, jac, (grads[1].movedim(0, -1) if time else jac.new_zeros(0))
 
     def cotangents(self, out: Tensor, wanted: list[Tensor], seeds: Tensor, keep: bool) -> list[Tensor]:
         """Return seeds^T d(out)/d(wanted) for every seed along the first axis."""
-        if self._batched_grads:
+        if self._batched_grads and len(seeds) > 1:
             try:
                 grads = torch.autograd.grad(
                     out, wanted, seeds, is_grads_batched=True, retain_graph=True,

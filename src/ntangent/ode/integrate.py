@@ -157,8 +157,9 @@ class Walk:
         self.result.states[hits[reached]] = leap.states[1:][reached]
         self.result.accepted = self.result.accepted + len(mesh.h)
         if self.keep is not None:
-            for k, hit in enumerate(hits[:, None].expand(-1, len(self.rows))):
-                self.keep(Step(self.stepper, t[k], h[k], leap.states[k : k + 1], leap.stages[k], None, hit))
+            parts = (t, h, leap.states[:-1, None], leap.stages, hits[:, None].expand_as(t))
+            for ti, hi, state, stages, hit in zip(*(part.unbind() for part in parts), strict=True):
+                self.keep(Step(self.stepper, ti, hi, state, stages, None, hit))
         self.t, self.target = torch.full_like(self.t, mesh.end), torch.full_like(self.target, mesh.target)
         self.h = torch.full_like(self.h, mesh.size)
         self.state = self.stepper.initial(self.t, leap.states[-1])

@@ -9,8 +9,8 @@ import torch
 
 from ntangent.ode.steppers.base import Step, Steps
 
-# Numbers in the block matrices of one chunk: 8 MB in float64, about what a cache holds.
-CHUNK_ENTRIES = 2**20
+# Numbers in the block matrices of one chunk: 64 MB in float64.
+CHUNK_ENTRIES = 2**23
 
 
 class Tape:

@@ -22,7 +22,7 @@ from ntangent.ode.steppers.base import Leap
 from ntangent.ode.steppers.linear import Tableau
 
 # Points that f is evaluated at in one call, and entries of the inverses: what stays in the cache.
-MOST_POINTS, MOST_ENTRIES = 2**11, 2**18
+MOST_POINTS, MOST_ENTRIES = 3 * 2**9, 2**18
 # Size s·n of the matrix of one step from which on the single steps' smaller matrices are cheaper.
 LARGEST_MATRIX = 32
 MOST_STEPS, MOST_ITERATIONS = 64, 10
@@ -61,6 +61,8 @@ class Together:
             h: sizes, (K, B).
             y: state at the start of the first, (B, n).
         """
+        if not self.field.together:
+            return None
         times = (t[:, None] + self.tableau.c.to(t.dtype)[:, None] * h[:, None]).flatten(0, 1)
         step = h.to(y.dtype)
         states, stages, matrices = self._predict(t[0], step, y)
@@ -75,6 +77,8 @@ class Together:
             else:
                 self.field.evaluations += len(times)
                 slopes = self.field.many(times, stages.flatten(0, 1))
+            if not self.field.together:  # now it is known to be evaluated point by point
+                return None
             own, moved, shifts = matrices.correct(states, stages, slopes.reshape(stages.shape))
             states, stages = self._apply(states, stages, moved, shifts)
             used += 1
@@ -91,7 +95,8 @@ class Together:
                 rest = theta / (1 - theta).clamp_min(1e-16) * worst
                 level = norm(stages.abs().amax(1) / scale) * (8 * torch.finfo(y.dtype).eps) + 1e-30
                 done = done | (theta < 1) & (rest <= self.accuracy) | (size <= level).all(0)
-                if used > 1 and bool((~done & (theta > WORST_CONTRACTION)).any()):
+                worst_yet = WORST_CONTRACTION if used > 1 else 1.0  # a new Jacobian has yet to show
+                if bool((~done & (theta > worst_yet)).any()):
                     return None
                 # A Jacobian costs about two iterations.
                 renew = used > 1 and bool((~done & (theta**2 * rest > self.accuracy)).any())
@@ -116,9 +121,7 @@ class Together:
         _, moved, shifts = matrices.correct(states, stages, rest.expand_as(stages), y)
         return shifts, moved, matrices
 
-    def _apply(
-        self, states: Tensor, stages: Tensor, moved: Tensor, shifts: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _apply(self, states: Tensor, stages: Tensor, moved: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:
         """Return the corrected states and stages."""
         stages = stages + moved
         if self.stiffly_accurate:
@@ -145,10 +148,11 @@ class Inverses:
         else:
             blocks = torch.einsum("ij,kjbpq->kbipjq", self.a, blocks).reshape(k, batch, s * n, s * n)
         blocks.diagonal(dim1=-2, dim2=-1).add_(1)
-        self.inverse = torch.linalg.inv_ex(blocks)[0]
+        self.inverse = torch.linalg.inv_ex(blocks.mT)[0].mT  # rows lie together, for the products below
         self.spread = self.inverse
         if s > 1:
             self.spread = self.inverse.unflatten(-1, (s, n)).sum(-2)
+        self.only_stage = s == 1 and bool(self.d[0] == 1)
         self.transfer = self._end(self.spread.unflatten(-2, (s, n)))
         self.transfer.diagonal(dim1=-2, dim2=-1).add_(1 - self.d.sum())
 
@@ -170,16 +174,27 @@ class Inverses:
         k, s, batch, n = stages.shape
         increments = self.a * slopes if s == 1 else torch.einsum("ij,kjbn->kibn", self.a, slopes)
         defect = torch.addcmul(states[:-1, None] - stages, self.step[:, None, :, None], increments)
-        own = self.inverse @ defect.transpose(1, 2).reshape(k, batch, s * n, 1)
+        own = _product(self.inverse, defect.transpose(1, 2).reshape(k, batch, s * n, 1))
         ends = self._end(own.unflatten(-2, (s, n)))
         shifts = [torch.zeros_like(ends[0]) if shift is None else shift[..., None]]
         for transfer, end in zip(self.transfer.expand(k, -1, -1, -1), ends, strict=True):
             shifts.append(torch.baddbmm(end, transfer, shifts[-1]))
         carried = torch.stack(shifts)
-        moved = own + self.spread @ carried[:-1]
+        if self.only_stage:  # it is the next state
+            return _by_stage(own, s), _by_stage(carried[1:], s), carried[..., 0]
+        moved = own + _product(self.spread, carried[:-1])
         return _by_stage(own, s), _by_stage(moved, s), carried[..., 0]
+
+
+def _product(matrices: Tensor, x: Tensor) -> Tensor:
+    """Return the products of matrices (K or 1, B, p, q) with (K, B, q, 1)."""
+    if len(matrices) == 1:
+        columns: Tensor = matrices[0] @ x[..., 0].permute(1, 2, 0)
+        return columns.permute(2, 0, 1)[..., None]
+    return torch.matmul(matrices, x)
 
 
 def _by_stage(x: Tensor, s: int) -> Tensor:
     """Return (K, B, s·n, 1) as (K, s, B, n)."""
-    return x[..., 0].unflatten(-1, (s, -1)).transpose(1, 2)
+    split: Tensor = x[..., 0].unflatten(-1, (s, -1))
+    return split.transpose(1, 2)
