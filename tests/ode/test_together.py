@@ -137,10 +137,7 @@ def test_a_function_that_branches_on_values_is_stepped_one_by_one(monkeypatch: p
     assert float(y[-1]) == pytest.approx(1 + (start - 1) * 1.5**-51, rel=1e-12)
 
 
-@pytest.mark.parametrize("steps", [150, 300])
-def test_where_it_does_not_contract_shorter_runs_are_tried(
-    steps: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_it_does_not_contract_shorter_runs_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Van der Pol through a jump: what is solved at once must be what single steps find."""
 
     def func(t: Tensor, y: Tensor) -> Tensor:
@@ -150,7 +147,7 @@ def test_where_it_does_not_contract_shorter_runs_are_tried(
     y0, t = torch.tensor([2.0, -0.66], dtype=F64), torch.tensor([0.0, 1.0, 2.0], dtype=F64)
 
     def run() -> Tensor:
-        states: Tensor = ode.odeint(func, y0, t, method="radau_iia2", options={"steps": steps})
+        states: Tensor = ode.odeint(func, y0, t, method="radau_iia2", options={"steps": 150})
         return states
 
     watched = Recorded(monkeypatch)

@@ -185,8 +185,7 @@ class Field:
                 self._together = False
         return torch.stack([self._rows(ti, yi) for ti, yi in zip(t, y, strict=True)])
 
-    @property
-    def together(self) -> bool:
+    def takes_many(self) -> bool:
         """Whether func, and the Jacobian given, took many points in one call so far."""
         return self._together and self._given_together
 

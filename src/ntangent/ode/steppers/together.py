@@ -49,7 +49,7 @@ class Together:
         """Return how many steps to take at once from rows (B, n); less than 2 for none."""
         batch, n = y.shape
         s = len(self.tableau.b)
-        if self.tableau.d is None or s * n > LARGEST_MATRIX or not self.field.together:
+        if self.tableau.d is None or s * n > LARGEST_MATRIX or not self.field.takes_many():
             return 1
         return min(MOST_STEPS, MOST_POINTS // (batch * s), MOST_ENTRIES // (batch * (s * n) ** 2))
 
@@ -61,7 +61,7 @@ class Together:
             h: sizes, (K, B).
             y: state at the start of the first, (B, n).
         """
-        if not self.field.together:
+        if not self.field.takes_many():
             return None
         times = (t[:, None] + self.tableau.c.to(t.dtype)[:, None] * h[:, None]).flatten(0, 1)
         step = h.to(y.dtype)
@@ -77,7 +77,7 @@ class Together:
             else:
                 self.field.evaluations += len(times)
                 slopes = self.field.many(times, stages.flatten(0, 1))
-            if not self.field.together:  # now it is known to be evaluated point by point
+            if not self.field.takes_many():  # now it is known to be evaluated point by point
                 return None
             own, moved, shifts = matrices.correct(states, stages, slopes.reshape(stages.shape))
             states, stages = self._apply(states, stages, moved, shifts)
