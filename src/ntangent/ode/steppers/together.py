@@ -95,11 +95,14 @@ class Together:
                 rest = theta / (1 - theta).clamp_min(1e-16) * worst
                 level = norm(stages.abs().amax(1) / scale) * (8 * torch.finfo(y.dtype).eps) + 1e-30
                 done = done | (theta < 1) & (rest <= self.accuracy) | (size <= level).all(0)
+                # A Jacobian from far off, larger by magnitudes, would make every correction look small.
+                far = worst * max(self.control.rtol, 4 * torch.finfo(y.dtype).eps) > 1
+                done = done & ~far
                 worst_yet = WORST_CONTRACTION if used > 1 else 1.0  # a new Jacobian has yet to show
                 if bool((~done & (theta > worst_yet)).any()):
                     return None
                 # A Jacobian costs about two iterations.
-                renew = used > 1 and bool((~done & (theta**2 * rest > self.accuracy)).any())
+                renew = bool(far.any() if used == 1 else (~done & (theta**2 * rest > self.accuracy)).any())
             if bool(done.all()):
                 return Leap(states, stages, iteration, made)
             last = worst
