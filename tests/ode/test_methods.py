@@ -289,7 +289,8 @@ def test_taylor_weights_are_obreschkoffs() -> None:
 def test_names_of_torchdiffeq_are_known() -> None:
     known = (
         "dopri8 dopri5 tsit5 bosh3 fehlberg2 adaptive_heun euler midpoint heun2 heun3 rk4 implicit_euler "
-        "implicit_midpoint trapezoid radauIIA3 gl4 radauIIA5 gl6 sdirk2 trbdf2"
+        "implicit_midpoint trapezoid radauIIA3 gl4 radauIIA5 gl6 sdirk2 trbdf2 explicit_adams implicit_adams "
+        "fixed_adams"
     )
     orders = {name: get(name).order for name in known.split()}
     assert orders["gl4"] == 4 and orders["gl6"] == 6 and orders["radauIIA5"] == 5 and orders["dopri8"] == 8
@@ -298,6 +299,25 @@ def test_names_of_torchdiffeq_are_known() -> None:
 def test_rk4_is_the_three_eighths_rule() -> None:
     assert get("rk4").b == tuple(Fraction(x, 8) for x in (1, 3, 3, 1))
     assert get("rk4_classic").b == tuple(Fraction(x, 6) for x in (1, 2, 2, 1))
+
+
+def test_case_and_dashes_do_not_matter() -> None:
+    spellings = {
+        "Dopri5": "dopri5", "RADAU5": "radau_iia3", "backward-euler": "backward_euler",
+        "radauiia3": "radau_iia2", "Lobatto IIIC3": "lobatto_iiic3", "TR-BDF2": None, "Taylor-4": None,
+        "TAYLOR11": "taylor11", "Pade4-5": "pade4_5", " adams-bashforth4 ": "adams_bashforth4",
+        "AB4": "adams_bashforth4",
+    }  # fmt: skip
+    for spelling, name in spellings.items():
+        if name is None:
+            with pytest.raises(UnknownNameError, match="did you mean"):
+                get(spelling)
+        else:
+            assert get(spelling) is get(name)
+    # torchdiffeq numbers Radau methods by order, others by stages: the two spellings stay apart.
+    assert get("radauIIA3").order == 3 and get("radau_IIA3").order == 5
+    with pytest.raises(ArgumentError, match="already registered"):
+        methods.register(dataclasses.replace(METHODS["euler"], name="Dopri-5".replace("-", ""), aliases=()))
 
 
 def test_unknown_and_taken_names() -> None:

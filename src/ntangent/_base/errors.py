@@ -93,3 +93,7 @@ class NotRepeatable(NtangentError, RuntimeError):
 
 class NoEffectWarning(UserWarning):
     """An option does nothing in this combination."""
+
+
+class InstabilityWarning(UserWarning):
+    """A method amplifies what it should damp: its results look finite and mean little."""

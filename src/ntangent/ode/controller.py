@@ -28,6 +28,9 @@ class Control:
         safety: factor on the predicted step.
         smallest: least factor between two steps.
         largest: greatest factor between two steps.
+        max_order: order of a multistep method that can have several, or None for its own.
+        max_iters: fixed-point iterations of an implicit Adams step before Newton's take over;
+            None leaves few unknowns to Newton at once.
     """
 
     rtol: float = 1e-6
@@ -41,6 +44,8 @@ class Control:
     safety: float = 0.9
     smallest: float = 0.2
     largest: float = 8.0
+    max_order: int | None = None
+    max_iters: int | None = None
 
     @property
     def fixed(self) -> bool:
@@ -64,7 +69,8 @@ class Control:
                 f"rtol={100 * eps:.0e}",
             )
         positive = {"step_size": self.step_size, "steps": self.steps, "first_step": self.first_step}
-        for name, value in {**positive, "max_step": self.max_step, "max_num_steps": self.max_steps}.items():
+        counts = {"max_num_steps": self.max_steps, "max_iters": self.max_iters}
+        for name, value in {**positive, "max_step": self.max_step, **counts}.items():
             if value is not None and not value > 0:
                 raise ArgumentError(f"{name} must be positive, got {value!r}", "", f"{name}=1")
 

@@ -10,6 +10,9 @@ from ntangent.ode.integrate import Trajectory
 from ntangent.ode.methods.base import RungeKutta
 from ntangent.ode.steppers.base import Step, Stepper
 
+# Within this of the end of a step, as a fraction of it, a time is that of the end.
+KNOT = 1e-14
+
 
 class Recorder:
     """Keeps every accepted step."""
@@ -26,7 +29,8 @@ def continuous(field: Field, stepper: Stepper, step: Step, end: Tensor) -> Tenso
     """Return coefficients (degree, B, n) of θ, θ², ... of y(t + θh) - y on one step.
 
     Collocation methods (Gauss, Radau IIA, Lobatto IIIA) have their own polynomial through the
-    stages; methods with dense weights use those; the others the cubic Hermite polynomial.
+    stages; methods with dense weights use those, and call f where the weights ask for more slopes;
+    the others have the cubic Hermite polynomial.
 
     Args:
         field: the right-hand side.
@@ -43,10 +47,17 @@ def continuous(field: Field, stepper: Stepper, step: Step, end: Tensor) -> Tenso
             powers = c[inner, None] ** torch.arange(1, int(inner.sum()) + 1)
             inverse = torch.linalg.inv(powers).to(end)
             return torch.einsum("ij,jbn->ibn", inverse, (step.stages - y)[inner.to(y.device)])
-        weights = method.dense_tensor(end.dtype, end.device)
-        if weights is not None and step.stages is not None:
+        weights, more = method.dense_tensor(end.dtype, end.device), method.continuation
+        if weights is not None or more is not None:
             times = step.t + c.to(step.t)[:, None] * step.h
-            return torch.einsum("sp,sbn->pbn", weights, h * field.values(times, step.stages))
+            slopes = h * field.values(times, step.stages)
+        if more is not None:
+            for node, row in zip(more.nodes, more.rows, strict=True):
+                at = y + torch.einsum("s,sbn->bn", torch.from_numpy(row).to(end), slopes[: len(row)])
+                slopes = torch.cat([slopes, (h * field.value(step.t + node * step.h, at))[None]])
+            weights = torch.from_numpy(more.weights).to(end)
+        if weights is not None:
+            return torch.einsum("sp,sbn->pbn", weights, slopes)
     first = h * field.value(step.t, y)
     last = h * field.value(step.t + step.h, end)
     rise = end - y
@@ -74,11 +85,13 @@ class Interpolant:
         """Return starts of the steps and the end, (K + 1, B)."""
         return torch.cat([self.t, self.end[None]]) if self.steps else self.end[None]
 
+    def _following(self, k: int) -> Tensor:
+        return self.steps[k + 1].state[0] if k + 1 < len(self.steps) else self.last
+
     def _coefficients(self, k: int) -> Tensor:
         if k not in self._known:
-            following = self.steps[k + 1].state[0] if k + 1 < len(self.steps) else self.last
             with torch.no_grad():
-                self._known[k] = continuous(self.field, self.stepper, self.steps[k], following)
+                self._known[k] = continuous(self.field, self.stepper, self.steps[k], self._following(k))
         return self._known[k]
 
     def __call__(self, times: Tensor) -> Tensor:
@@ -92,10 +105,12 @@ class Interpolant:
             inside = (theta >= -1e-12) & (theta <= 1 + 1e-12)
             for k in inside.int().argmax(0).unique().tolist():
                 mine = inside[k] & (inside.int().argmax(0) == k)
-                coefficients = self._coefficients(k)
                 x = theta[k].clamp(0, 1).to(self.last.dtype)[:, None]
                 value = self.steps[k].state[0].clone()
-                for j, c in enumerate(coefficients):
-                    value = value + x ** (j + 1) * c
+                if bool(((theta[k] <= 0) | (theta[k] >= 1 - KNOT) | ~mine).all()):  # states that are there
+                    value = torch.where(x > 0.5, self._following(k), value)
+                else:
+                    for j, c in enumerate(self._coefficients(k)):
+                        value = value + x ** (j + 1) * c
                 out[q] = torch.where(mine[:, None], value, out[q])
         return out

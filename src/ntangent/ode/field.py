@@ -12,6 +12,10 @@ from ntangent._base.check import FLOATS
 from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
 from ntangent.jet.series import Jet
 
+# Values of f, counted once for each cotangent, that are differentiated in one call; more of them
+# leave the cache.
+MOST_SEEDED = 2**15
+
 Func = Callable[[Any, Any], Any]
 Jacobian = Callable[[Any, Any], Tensor]
 
@@ -124,7 +128,7 @@ class Field:
             raise DtypeError(f"func must be callable, got {type(func).__name__}", "", "def func(t, y): ...")
         self.func, self.packing, self.given = func, packing, jacobian
         self.evaluations = self.jacobians = 0
-        self._together = self._batched_grads = True
+        self._together = self._given_together = self._batched_grads = True
         self.params: list[Tensor] = []
         self._listed = None if params is None else [p for p in params if p.requires_grad]
 
@@ -181,12 +185,30 @@ class Field:
                 self._together = False
         return torch.stack([self._rows(ti, yi) for ti, yi in zip(t, y, strict=True)])
 
+    def takes_many(self) -> bool:
+        """Whether func, and the Jacobian given, took many points in one call so far."""
+        return self._together and self._given_together
+
     def jacobian(self, t: Tensor, y: Tensor) -> Tensor:
         """Return df/dy at m points, shape (m, B, n, n). Cost: one call and n transposed products."""
         self.jacobians += 1
+        if self.given is None:
+            return self.partials(t, y)[0]
+        if self._given_together and len(t) > 2:
+            try:
+                return torch.vmap(self._given)(t, y)
+            except (RuntimeError, ValueError, TypeError):
+                self._given_together = False
+        return torch.stack([self._given(ti, yi) for ti, yi in zip(t, y, strict=True)])
+
+    def linearised(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return f and df/dy at m points: of one evaluation where the Jacobian is not given."""
+        self.evaluations += len(t)
         if self.given is not None:
-            return torch.stack([self._given(ti, yi) for ti, yi in zip(t, y, strict=True)])
-        return self.partials(t, y)[0]
+            return self.many(t, y), self.jacobian(t, y)
+        self.jacobians += 1
+        value, jac, _ = self._differentiated(t, y)
+        return value.detach(), jac
 
     def _given(self, t: Tensor, y: Tensor) -> Tensor:
         assert self.given is not None
@@ -253,6 +275,12 @@ class Field:
             time: also differentiate for the time.
             keep: leave the result on the tape of y, t and the parameters.
         """
+        return self._differentiated(t, y, time=time, keep=keep)[1:]
+
+    def _differentiated(
+        self, t: Tensor, y: Tensor, *, time: bool = False, keep: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return f and its :meth:`partials`."""
         with torch.enable_grad():
             y = y if y.requires_grad and keep else y.detach().requires_grad_()
             t = t.to(y.dtype)
@@ -260,17 +288,21 @@ class Field:
             out = self.many(t, y)
             n = y.shape[-1]
             if not out.requires_grad:
-                return y.new_zeros((*y.shape, n)), y.new_zeros(y.shape)
+                return out, y.new_zeros((*y.shape, n)), y.new_zeros(y.shape)
             seeds = torch.eye(n, dtype=y.dtype, device=y.device)
             seeds = seeds.reshape(n, *[1] * (y.ndim - 1), n).expand(n, *y.shape)
             wanted = [y, t] if time else [y]
-            grads = self.cotangents(out, wanted, seeds, keep)
+            parts = [
+                self.cotangents(out, wanted, part, keep)
+                for part in seeds.split(max(1, MOST_SEEDED // out.numel()))
+            ]
+            grads = [torch.cat(part) for part in zip(*parts, strict=True)]
         jac = grads[0].movedim(0, -2)
-        return jac, (grads[1].movedim(0, -1) if time else jac.new_zeros(0))
+        return out, jac, (grads[1].movedim(0, -1) if time else jac.new_zeros(0))
 
     def cotangents(self, out: Tensor, wanted: list[Tensor], seeds: Tensor, keep: bool) -> list[Tensor]:
         """Return seeds^T d(out)/d(wanted) for every seed along the first axis."""
-        if self._batched_grads:
+        if self._batched_grads and len(seeds) > 1:
             try:
                 grads = torch.autograd.grad(
                     out, wanted, seeds, is_grads_batched=True, retain_graph=True,

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ntangent.ode.ahead import Ahead, Mesh
 from ntangent.ode.controller import Control, StepControl, first_step, norm
 from ntangent.ode.field import Field
 from ntangent.ode.steppers.base import Attempt, Step, Stepper
@@ -96,7 +97,8 @@ class Walk:
         order = stepper.error_order
         self.choice = StepControl(control, order or 1, implicit=stepper.method.implicit)
         self.h = self._first(y0, order or 2)
-        self.failed_newton = 0
+        longest = stepper.longest_leap(self.state) if control.fixed and observe is None else 1
+        self.ahead = Ahead(times, control, longest) if longest > 1 else None
 
     def _first(self, y0: Tensor, order: int) -> Tensor:
         """Return |h| of the first step of each row."""
@@ -128,10 +130,40 @@ class Walk:
                 if attempts >= self.control.max_steps:
                     self._fail(TOO_MANY, active)
                     break
-                attempts += 1
-                self._round(active)
+                taken = self._leap(self.control.max_steps - attempts)
+                attempts += max(taken, 1)
+                if taken == 0:
+                    self._round(active)
         self.result.t, self.result.h, self.result.state = self.t, self.h, self.state[0]
         return self.result
+
+    def _leap(self, most: int) -> int:
+        """Try to take many given steps at once; return how many were taken."""
+        if self.ahead is None:
+            return 0
+        mesh = self.ahead.mesh(Mesh(float(self.t[0]), float(self.h[0]), int(self.target[0])), most)
+        if mesh is None:
+            return 0
+        t, h = (
+            torch.tensor(x, dtype=self.t.dtype, device=self.t.device)[:, None].expand(-1, len(self.rows))
+            for x in (mesh.t, mesh.h)
+        )
+        leap = self.stepper.leap(t, h, self.state)
+        self.ahead.learn(len(mesh.h), solved=leap is not None)
+        if leap is None:
+            return 0
+        hits = torch.tensor(mesh.hits, device=self.target.device)
+        reached = hits >= 0
+        self.result.states[hits[reached]] = leap.states[1:][reached]
+        self.result.accepted = self.result.accepted + len(mesh.h)
+        if self.keep is not None:
+            parts = (t, h, leap.states[:-1, None], leap.stages, hits[:, None].expand_as(t))
+            for ti, hi, state, stages, hit in zip(*(part.unbind() for part in parts), strict=True):
+                self.keep(Step(self.stepper, ti, hi, state, stages, None, hit))
+        self.t, self.target = torch.full_like(self.t, mesh.end), torch.full_like(self.target, mesh.target)
+        self.h = torch.full_like(self.h, mesh.size)
+        self.state = self.stepper.initial(self.t, leap.states[-1])
+        return len(mesh.h)
 
     def _sizes(self, active: Tensor) -> tuple[Tensor, Tensor]:
         """Return signed steps (0 for finished rows) and which of them end at an output."""

@@ -17,6 +17,7 @@ from ntangent.ode.controller import Control
 from ntangent.ode.events import EventWatch
 from ntangent.ode.field import Field, Func, Jacobian, Packing, check_times
 from ntangent.ode.integrate import TOO_MANY, UNDERFLOW, Keep, Trajectory, Walk
+from ntangent.ode.methods.adams import Adams
 from ntangent.ode.methods.base import Method
 from ntangent.ode.steppers import make_stepper
 from ntangent.ode.steppers.base import Stepper
@@ -33,8 +34,10 @@ OPTIONS = {
     "safety": "safety",
     "ifactor": "largest",
     "dfactor": "smallest",
+    "max_order": "max_order",
+    "max_iters": "max_iters",
 }
-IDLE = {"norm", "dtype", "perturb", "interp", "step_t", "jump_t", "grid_points", "eps", "max_iters"}
+IDLE = {"norm", "dtype", "perturb", "interp", "step_t", "jump_t", "grid_points", "eps"}
 FIXES = {
     TOO_MANY: 'options={"max_num_steps": 1_000_000}  # or method="radau5" for a stiff problem',
     UNDERFLOW: "atol=1e-6, rtol=1e-4  # or check func for a singularity near this time",
@@ -52,14 +55,78 @@ def make_control(rtol: float, atol: float | Tensor, options: Mapping[str, Any] |
         if name in OPTIONS:
             found[OPTIONS[name]] = float(value) if isinstance(value, Tensor) else value
         elif name in IDLE:
-            warnings.warn(
-                f"ode: the option {name!r} has no meaning here and is ignored", NoEffectWarning, stacklevel=4
-            )
+            if value is not None and value is not False:
+                idle(name, "here")
         else:
-            check_choice(name, [*OPTIONS, *IDLE], "option")
+            check_choice(name, [*OPTIONS, *IDLE, "grid_constructor"], "option")
     absolute = atol if isinstance(atol, Tensor) else float(atol)
     tolerances: dict[str, Any] = {"rtol": float(rtol), "atol": absolute}
     return Control(**tolerances, **found)
+
+
+def idle(name: str, where: str) -> None:
+    """Warn that an option does nothing."""
+    warnings.warn(
+        f"ode: the option {name!r} has no meaning {where} and is ignored", NoEffectWarning, stacklevel=5
+    )
+
+
+def on_grid(
+    func: Func, y0: Any, t: Tensor, options: Mapping[str, Any] | None
+) -> tuple[Tensor, Tensor | None, Mapping[str, Any] | None]:
+    """Return the times to step through, where the outputs are among them, and the other options.
+
+    torchdiffeq's ``grid_constructor(func, y0, t)`` gives the mesh of a fixed-step method, from t[0] to
+    t[-1]. Output times that it leaves out become points of the mesh too, where torchdiffeq interpolates.
+
+    Raises:
+        ArgumentError: if the grid has other ends, is not monotonic, or a step size is given as well.
+    """
+    rest = {k: v for k, v in (options or {}).items() if k != "grid_constructor"}
+    make = (options or {}).get("grid_constructor")
+    if make is None:
+        return t, None, rest
+    line = 'options={"grid_constructor": lambda func, y0, t: torch.linspace(t[0], t[-1], 101)}'
+    fixed = [name for name in ("step_size", "steps") if rest.get(name) is not None]
+    if fixed:
+        raise ArgumentError(
+            f"grid_constructor and {fixed[0]} are both given", "each is a choice of all steps", line
+        )
+    with torch.no_grad():
+        grid = make(func, y0, t.detach())
+    sign = 1 if bool(t[-1] > t[0]) else -1
+    fits = isinstance(grid, Tensor) and grid.ndim == 1 and len(grid) > 1
+    if (
+        not fits
+        or not bool((sign * grid.diff() > 0).all())
+        or not torch.equal(grid[[0, -1]].to(t), t[[0, -1]])
+    ):
+        raise ArgumentError(
+            "grid_constructor must return times that go from t[0] to t[-1]", "they are the mesh", line
+        )
+    grid, known = grid.detach().to(t), t.detach()
+    # A point of the grid that rounding alone keeps apart from an output is that output.
+    apart = (grid[:, None] - known[None]).abs().amin(1)
+    gaps = torch.cat([grid.diff(), grid.diff()[-1:]]).abs()
+    both = torch.cat([t, grid[apart > 1e-4 * gaps]])
+    order = (sign * both.detach()).argsort()
+    return both[order], order.argsort()[: len(t)], {**rest, "steps": 1}
+
+
+def fitted(method: Method, control: Control) -> Method:
+    """Return the method with the options that only some have: ``max_order`` and ``max_iters``."""
+    adams = method if isinstance(method, Adams) else None
+    if control.max_iters is not None and not (adams and adams.moulton):
+        idle("max_iters", f"for {method.name!r}")
+    if control.max_order is None:
+        return method
+    if adams is None or adams.start != "rising":
+        idle("max_order", f"for {method.name!r}")
+        return method
+    found = adams.limited(control.max_order)
+    if not isinstance(found, Adams):
+        idle("max_order", f"below 4 but to make {method.name!r} the method {found.name!r}")
+    return found
 
 
 @dataclass
@@ -123,7 +190,7 @@ def pose(
     field = Field(func, packing, params, jacobian)
     field.find_params(times.detach().double()[:1].expand(packing.rows), rows)
     found = methods.get(method) if isinstance(method, str) else method
-    return Problem(field, packing, rows, times, found, control)
+    return Problem(field, packing, rows, times, fitted(found, control), control)
 
 
 def failure_of(problem: Problem, result: Trajectory) -> SolverError:

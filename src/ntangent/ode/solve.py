@@ -17,7 +17,7 @@ from ntangent.ode.events import Event, EventWatch
 from ntangent.ode.field import Func, Jacobian
 from ntangent.ode.integrate import STOPPED, SUCCESS, Trajectory
 from ntangent.ode.methods.base import Method
-from ntangent.ode.problem import Problem, failure_of, make_control, needs_steps, pose
+from ntangent.ode.problem import Problem, failure_of, make_control, needs_steps, on_grid, pose
 from ntangent.ode.sensitivity.adjoint import DiscreteAdjoint
 from ntangent.ode.sensitivity.forward import walk_forward
 from ntangent.ode.sensitivity.tape import Tape
@@ -58,8 +58,10 @@ def odeint(
         method: name in ``ode.methods``, or a method; radau5 by default.
         rtol: relative tolerance of each step.
         atol: absolute tolerance: a number, or one for each unknown (flattened).
-        options: ``step_size`` or ``steps`` (between outputs) for fixed steps; ``first_step``,
-            ``max_num_steps``, ``min_step``, ``max_step``, ``safety``, ``ifactor``, ``dfactor``.
+        options: ``step_size`` or ``steps`` (between outputs) for fixed steps, or all of them by
+            ``grid_constructor(func, y0, t)``; ``first_step``, ``max_num_steps``, ``min_step``,
+            ``max_step``, ``safety``, ``ifactor``, ``dfactor``; for ``explicit_adams`` and
+            ``implicit_adams`` ``max_order``, for the latter ``max_iters``.
         event_fn: stop where this function of (t, y) vanishes, see :func:`odeint_event`.
         batched: whether func treats the rows of y (first axis) independently. Then each row has its
             own steps and its own Newton iteration, and func gets t of shape (B, 1, ...).
@@ -82,14 +84,15 @@ def odeint(
             func, y0, t[0], event_fn=event_fn, reverse_time=len(t) > 1 and bool(t[1] < t[0]),
             method=method, rtol=rtol, atol=atol, options=options,
         )  # fmt: skip
+    times, index, options = on_grid(func, y0, t, options)
     control = make_control(rtol, atol, options)
     problem = pose(
-        func, y0, t, method or "radau5", control, batched=batched, params=params, jacobian=jacobian
+        func, y0, times, method or "radau5", control, batched=batched, params=params, jacobian=jacobian
     )
     states, result, _ = _states(problem, checkpoint)
     if result.status != SUCCESS:
         raise failure_of(problem, result)
-    return problem.packing.unpack(states)
+    return problem.packing.unpack(states if index is None else states[index])
 
 
 def _states(problem: Problem, checkpoint: int | None) -> tuple[Tensor, Trajectory, Stepper]:
@@ -155,17 +158,19 @@ def solve(
         SolverError: as for :func:`odeint`; its ``.solution`` holds what was reached.
     """
     check_choice(failure, ["raise", "return"], "failure")
+    knots, index, options = on_grid(func, y0, t, options)
     control = make_control(rtol, atol, options)
     with torch.no_grad():
-        problem = pose(func, y0, t, method, control, batched=batched, params=(), jacobian=jacobian)
+        problem = pose(func, y0, knots, method, control, batched=batched, params=(), jacobian=jacobian)
         if make_stepper(problem.method, problem.field, control, tight=False).error_order is None:
             needs_steps(problem)
         stepper = problem.stepper(tight=False)
-        times = problem.times()
+        goals = problem.times()
+        times = goals if index is None else goals[index]
         recorder = Recorder()
         watch = EventWatch(problem.field, stepper, events) if events else None
         # Fixed steps between outputs belong to them; others are free to pass them.
-        goals = times if problem.control.fixed else times[[0, -1]]
+        goals = goals if problem.control.fixed else times[[0, -1]]
 
         def keep(step: Step) -> None:
             recorder(step)
@@ -217,17 +222,21 @@ def sensitivity(
         y, (T, *y0.shape), and dy/dp, (T, *y0.shape, P) with the parameters flattened one after
         the other; tuples where y0 is one.
     """
+    times, index, options = on_grid(func, y0, t, options)
     control = make_control(rtol, atol, options)
-    problem = pose(func, y0, t, method, control, batched=batched, params=params, jacobian=jacobian)
+    problem = pose(func, y0, times, method, control, batched=batched, params=params, jacobian=jacobian)
     stepper, tape = problem.stepper(tight=True), Tape()
     result = problem.walk(stepper, problem.times(), keep=tape)
     if result.status != SUCCESS:
         raise failure_of(problem, result)
-    slopes = walk_forward(problem.field, tape, problem.rows.detach(), len(t), initial=initial)
+    slopes = walk_forward(problem.field, tape, problem.rows.detach(), len(times), initial=initial)
+    states = result.states
+    if index is not None:
+        states, slopes = states[index], slopes[index]
     columns = problem.packing.unpack(slopes.movedim(-1, 0))
     if problem.packing.several:
-        return problem.packing.unpack(result.states), tuple(c.movedim(0, -1) for c in columns)
-    return problem.packing.unpack(result.states), columns.movedim(0, -1)
+        return problem.packing.unpack(states), tuple(c.movedim(0, -1) for c in columns)
+    return problem.packing.unpack(states), columns.movedim(0, -1)
 
 
 def odeint_adjoint(func: Func, y0: Any, t: Tensor, **arguments: Any) -> Any:

@@ -4,6 +4,7 @@ One file per family; importing it puts its methods into the table. ``get(name)``
 its first use, ``table()`` proves all of them.
 """
 
+from ntangent.ode.methods import adams as adams
 from ntangent.ode.methods import collocation as collocation
 from ntangent.ode.methods import dopri8 as dopri8
 from ntangent.ode.methods import explicit as explicit
@@ -15,6 +16,7 @@ from ntangent.ode.methods import rosenbrock as rosenbrock
 from ntangent.ode.methods import sdirk as sdirk
 from ntangent.ode.methods import taylor_series as taylor_series
 from ntangent.ode.methods import tsit5 as tsit5
+from ntangent.ode.methods.adams import Adams as Adams
 from ntangent.ode.methods.base import Method as Method
 from ntangent.ode.methods.base import RungeKutta as RungeKutta
 from ntangent.ode.methods.base import matrix as matrix

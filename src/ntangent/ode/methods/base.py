@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ntangent._base.errors import ArgumentError
 from ntangent.ode.algebraic import Number, Operand, approximate
+from ntangent.ode.methods.continuation import Continuation, bootstrap
 from ntangent.ode.methods.proof import prove_runge_kutta, simplifying, stage_order
 from ntangent.ode.stability import Interval, Stability, rational_stability
 
@@ -170,6 +171,8 @@ class RungeKutta(Method):
         dense: for each stage the coefficients of θ, θ², ... of b_i(θ), where
             y(t + θh) ≈ y + h Σ b_i(θ) k_i; or None.
         dense_order: order of that continuous extension.
+        dense_nodes: where slopes are added for an extension that is made from the order conditions,
+            in place of ``dense``; for explicit methods.
     """
 
     A: Matrix
@@ -179,6 +182,7 @@ class RungeKutta(Method):
     b_error_initial: Number = Fraction(0)
     dense: Matrix | None = None
     dense_order: int | None = None
+    dense_nodes: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.c:
@@ -248,6 +252,14 @@ class RungeKutta(Method):
     ) -> Tensor | None:
         """Return the coefficients of b_i(θ), shape (stages, degree), powers θ, θ², ...; or None."""
         return None if self.dense is None else as_tensor(self.dense, dtype, device)
+
+    @functools.cached_property
+    def continuation(self) -> Continuation | None:
+        """The extension with ``dense_nodes``, made at first use (about 20 ms); None without them."""
+        if self.dense_nodes is None:
+            return None
+        a, b, _, _ = self.tensors()
+        return bootstrap(self.name, a.numpy(), b.numpy(), self.dense_nodes, self.dense_order or self.order)
 
     @functools.cached_property
     def analysis(self) -> Stability:

@@ -18,8 +18,9 @@ _TAYLOR = re.compile(r"taylor(\d+)|pade(\d+)_(\d+)")
 
 def add(method: Method) -> Method:
     """Put a method into the table without a proof; :func:`get` proves it at first use."""
+    taken = _names_by_key()
     for name in (method.name, *method.aliases):
-        if name in METHODS or name in ALIASES:
+        if _key(name) in taken:
             raise ArgumentError(
                 f"the ODE method {name!r} is already registered",
                 "two methods under one name would make the result depend on import order",
@@ -43,7 +44,8 @@ def register(method: Method) -> Method:
 def get(name: str | Method) -> Method:
     """Return a method of the catalogue, proved; a method itself is proved and returned.
 
-    Besides the names of the table there are ``taylorN`` and ``padeK_L`` for any N, K, L.
+    Besides the names of the table there are ``taylorN`` and ``padeK_L`` for any N, K, L. Case does
+    not matter, and ``-`` and spaces are ``_``: ``"Backward-Euler"`` is ``"backward_euler"``.
 
     Raises:
         UnknownNameError: with the nearest names.
@@ -62,21 +64,32 @@ def get(name: str | Method) -> Method:
     return method
 
 
+def _key(name: str) -> str:
+    """Return what two spellings of one name share."""
+    return re.sub(r"[-\s]", "_", str(name).strip()).lower()
+
+
+def _names_by_key() -> dict[str, str]:
+    """Return the name in the table for the key of every name and alias."""
+    return {_key(n): n for n in METHODS} | {_key(n): ALIASES[n] for n in ALIASES}
+
+
 def _find(name: str) -> Method:
-    if name in ALIASES:
-        return METHODS[ALIASES[name]]
-    if name not in METHODS and (found := _TAYLOR.fullmatch(str(name))):
+    if name in METHODS:
+        return METHODS[name]
+    known = _names_by_key()
+    if (key := _key(name)) in known:
+        return METHODS[known[key]]
+    if found := _TAYLOR.fullmatch(key):
         order, k, degree = (int(x) if x else 0 for x in found.groups())
-        if name not in _MADE:
-            _MADE[name] = taylor(order) if found[1] else pade_taylor(k, degree)
-        return _MADE[name]
-    if name not in METHODS:
-        raise UnknownNameError(
-            f"unknown ODE method {name!r}",
-            f"it is not in the table of {len(METHODS)} methods",
-            nearest_names(str(name), [*METHODS, *ALIASES]),
-        )
-    return METHODS[name]
+        if key not in _MADE:
+            _MADE[key] = taylor(order) if found[1] else pade_taylor(k, degree)
+        return _MADE[key]
+    raise UnknownNameError(
+        f"unknown ODE method {name!r}",
+        f"it is not in the table of {len(METHODS)} methods",
+        nearest_names(key, [*METHODS, *ALIASES]),
+    )
 
 
 def names() -> list[str]:

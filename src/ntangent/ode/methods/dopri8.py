@@ -51,5 +51,7 @@ DOPRI8 = add(
              "656045339/265891186", "-3867574721/1518517206", "465885868/322736535", "53011238/667516719",
              "2/45", 0]
         ),
+        dense_order=6,  # none was published with the pair
+        dense_nodes=(0.4,),
     )
 )  # fmt: skip

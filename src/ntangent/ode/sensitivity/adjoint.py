@@ -86,10 +86,12 @@ def walk_back(field: Field, tape: Tape, grad: Tensor) -> tuple[Tensor, list[Tens
         if carried is None:
             carried = grad.new_zeros((len(chunk[0].state), *grad.shape[1:]))
         linear = chunk[0].stepper.linearise(restore(chunk))
+        hits = torch.stack([step.hit for step in chunk])
+        arrived = torch.where((hits >= 0)[..., None], grad[hits.clamp_min(0), rows], grad.new_zeros(()))
+        reached = (hits >= 0).any(1).tolist()
         for k in reversed(range(len(chunk))):
-            hit = chunk[k].hit
-            arrived = torch.where((hit >= 0)[:, None], grad[hit.clamp_min(0), rows], grad.new_zeros(()))
-            carried = torch.cat([carried[:1] + arrived, carried[1:]])
+            if reached[k]:
+                carried = torch.cat([carried[:1] + arrived[k], carried[1:]])
             carried = linear.pull(k, carried)
         for total, part in zip(totals, linear.gradients(), strict=True):
             total += part

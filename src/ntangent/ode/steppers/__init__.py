@@ -1,5 +1,6 @@
 """Steppers: one file per family; importing them makes their methods available to the solvers."""
 
+from ntangent.ode.steppers import adams as adams
 from ntangent.ode.steppers import additive as additive
 from ntangent.ode.steppers import exponential as exponential
 from ntangent.ode.steppers import implicit as implicit

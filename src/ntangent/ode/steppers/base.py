@@ -39,6 +39,23 @@ class Attempt:
 
 
 @dataclass
+class Leap:
+    """K steps that were solved.
+
+    Args:
+        states: at the start of each step and the end of the last, (K + 1, B, n).
+        stages: (K, s, B, n).
+        iterations: Newton iterations.
+        factorisations: how often all matrices were inverted.
+    """
+
+    states: Tensor
+    stages: Tensor
+    iterations: int
+    factorisations: int
+
+
+@dataclass
 class Step:
     """An accepted step of some rows; the others have h = 0, which makes it the identity for them.
 
@@ -136,6 +153,16 @@ class Stepper:
 
     def accept(self, accepted: Tensor, t: Tensor, h: Tensor, attempt: Attempt) -> None:
         """Hear which rows of the last attempt were accepted."""
+
+    def longest_leap(self, state: Tensor) -> int:
+        """Return how many given steps from a state (w, B, n) may be solved at once; less than 2 for none."""
+        del state
+        return 1
+
+    def leap(self, t: Tensor, h: Tensor, state: Tensor) -> Leap | None:
+        """Solve K given steps at once, t and h (K, B), or return None: then they are tried one by one."""
+        del t, h, state
+        return None
 
     def linearise(self, steps: Steps) -> Linearised:
         """Return the derivative of accepted steps, with their sizes as constants."""

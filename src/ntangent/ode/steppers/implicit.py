@@ -16,8 +16,9 @@ from ntangent.ode.controller import Control, norm
 from ntangent.ode.field import Field
 from ntangent.ode.methods.base import Method, RungeKutta
 from ntangent.ode.newton import Solved, most_iterations, simplified_newton, stage_tolerance
-from ntangent.ode.steppers.base import Attempt, Stepper, serves
+from ntangent.ode.steppers.base import Attempt, Leap, Stepper, serves
 from ntangent.ode.steppers.runge_kutta import RungeKuttaStepper
+from ntangent.ode.steppers.together import Together
 
 # The Jacobian is kept while the iteration contracts faster than this (Hairer & Wanner's THET).
 GOOD_CONTRACTION = 1e-3
@@ -82,6 +83,7 @@ class ImplicitStepper(RungeKuttaStepper):
         super().__init__(method, field, control, tight=tight)
         self.accuracy = stage_tolerance(control, field.packing.dtype, tight=tight)
         self.most = most_iterations(control)
+        self.together = Together(field, self.tableau, control, self.accuracy)
         self.matrices: Matrices
         self.rate = 0.0
 
@@ -95,6 +97,19 @@ class ImplicitStepper(RungeKuttaStepper):
         del t, h, attempt
         if bool(accepted.any()):
             self.matrices.age(self.rate)
+
+    def longest_leap(self, state: Tensor) -> int:
+        """Return how many given steps may be solved at once."""
+        return self.together.longest(state[0])
+
+    def leap(self, t: Tensor, h: Tensor, state: Tensor) -> Leap | None:
+        """Solve K given steps at once, or return None."""
+        found = self.together.solve(t, h, state[0])
+        if found is not None:
+            self.newton_iterations += found.iterations
+            self.matrices.factorisations += found.factorisations
+            self.factorisations = self.matrices.factorisations
+        return found
 
     @property
     def guesses(self) -> bool:

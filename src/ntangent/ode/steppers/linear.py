@@ -63,7 +63,7 @@ class MatrixLinearised:
     def pull(self, k: int, cotangent: Tensor) -> Tensor:
         """Return the cotangent at the start of step k."""
         self.seen[k] = cotangent[0]
-        return (self.transfer[k] @ cotangent[0, :, :, None])[None, ..., 0]
+        return torch.bmm(self.transfer[k], cotangent[0, :, :, None])[None, ..., 0]
 
     def gradients(self) -> list[Tensor]:
         """Return the gradients for the parameters: one call of f for all steps."""
@@ -88,16 +88,21 @@ def linearise(field: Field, tableau: Tableau, steps: Steps) -> MatrixLinearised:
     times = steps.t[:, None] + tableau.c.to(steps.t.dtype)[None, :, None] * steps.h[:, None]
     slopes = field.jacobian(times.flatten(0, 1), stages.flatten(0, 1))
     hj = slopes.reshape(*stages.shape, -1).mT * h[:, None, :, None, None]
-    hj = torch.where((h != 0)[:, None, :, None, None], hj, torch.zeros((), dtype=hj.dtype, device=hj.device))
+    if bool((h == 0).any()):  # rows that stay where they are, perhaps where J is not finite
+        hj = torch.where((h != 0)[:, None, :, None, None], hj, hj.new_zeros(()))
     solve = _substitute if tableau.triangular else _dense
     x = solve(tableau, hj)
     eye = torch.eye(stages.shape[-1], dtype=stages.dtype, device=stages.device)
-    scaled = h[:, None, :, None, None] * torch.einsum("ij,kibpq->kjbpq", tableau.a, x)
+    if len(tableau.b) == 1:
+        scaled = x * (tableau.a[0, 0] * h)[:, None, :, None, None]
+    else:
+        scaled = h[:, None, :, None, None] * torch.einsum("ij,kibpq->kjbpq", tableau.a, x)
     if tableau.d is None:
         transfer = eye + x.sum(1)
         scaled = scaled + h[:, None, :, None, None] * tableau.b[None, :, None, None, None] * eye
     else:
-        transfer = (1 - tableau.d.sum()) * eye + x.sum(1)
+        transfer = x.sum(1)
+        transfer.diagonal(dim1=-2, dim2=-1).add_(1 - tableau.d.sum())
     return MatrixLinearised(field, times, stages, transfer, scaled)
 
 
@@ -116,6 +121,9 @@ def _substitute(tableau: Tableau, hj: Tensor) -> Tensor:
     a, s = tableau.a, len(tableau.b)
     solved: dict[int, Tensor] = {}
     for i in reversed(range(s)):
+        if i == s - 1 and tableau.d is not None and a[i, i] != 0:
+            solved[i] = tableau.d[i] * torch.linalg.inv(eye - a[i, i] * hj[:, i])
+            continue
         right = rhs[:, i]
         later = [float(a[j, i]) * solved[j] for j in range(i + 1, s) if a[j, i] != 0]
         if later:

@@ -51,6 +51,76 @@ def coefficients(nodes: Tensor, order: Tensor, points: Tensor) -> tuple[Tensor, 
     return torch.cat([head[None], later[:-1]]), weights(points)
 
 
+class EndEquation:
+    """y₁ = known + h f(t, y₁), solved by simplified Newton iteration with a Jacobian that is kept.
+
+    Args:
+        field: the right-hand side.
+        control: tolerances.
+        tight: whether derivatives will be taken.
+    """
+
+    def __init__(self, field: Field, control: Control, *, tight: bool) -> None:
+        self.field, self.control = field, control
+        self.accuracy = stage_tolerance(control, field.packing.dtype, tight=tight)
+        self.most = most_iterations(control)
+        one = torch.ones(1, dtype=field.packing.dtype, device=field.packing.device)
+        self.matrices = Matrices(field, one)
+        self.rate, self.iterations = 0.0, 0
+
+    @property
+    def factorisations(self) -> int:
+        """How many matrices were factorised."""
+        return self.matrices.factorisations
+
+    def forget(self) -> None:
+        """Drop the Jacobian."""
+        self.matrices.forget()
+
+    def age(self) -> None:
+        """Count the Jacobian as old after a step; drop it where the iteration was slow."""
+        if self.rate > GOOD_CONTRACTION:
+            self.matrices.forget()
+        self.matrices.fresh = False
+
+    def solve(
+        self, t: Tensor, h: Tensor, known: Tensor, guess: Tensor, y: Tensor, *, functional: int = 0
+    ) -> tuple[Tensor, Tensor, float]:
+        """Return which rows were solved, y₁ and the effort.
+
+        Args:
+            t: times at the end of the step, (B,).
+            h: factor of f, (B,).
+            known: the rest of the right-hand side, (B, n).
+            guess: where the iteration starts, (B, n).
+            y: the state at the start of the step, for the scale.
+            functional: fixed-point iterations, which need no Jacobian, before Newton's take over.
+        """
+        step = h.to(y.dtype)[:, None]
+        scale = self.control.scale(y)
+
+        def residual(z: Tensor) -> Tensor:
+            return known[None] + step * self.field.value(t, z[0])[None] - z
+
+        def correction(z: Tensor) -> Tensor:
+            return self.matrices.solve(residual(z), slice(0, 1))
+
+        at = torch.where(torch.isfinite(guess), guess, y)
+        if functional:
+            solved = simplified_newton(at[None], residual, scale, self.accuracy, functional)
+            self.iterations += solved.iterations
+            if bool(solved.ok.all()):
+                return solved.ok, solved.value[0], solved.iterations / functional
+        self.matrices.prepare(t, at, h)
+        solved = simplified_newton(at[None], correction, scale, self.accuracy, self.most)
+        if not bool(solved.ok.all()) and not self.matrices.fresh:
+            self.matrices.prepare(t, at, h, renew=True)
+            solved = simplified_newton(at[None], correction, scale, self.accuracy, self.most)
+        self.rate = solved.rate
+        self.iterations += solved.iterations
+        return solved.ok, solved.value[0], solved.iterations / self.most
+
+
 class MultistepStepper(Stepper):
     """Steps of BDF-k; the state holds the last k + 1 points, newest first."""
 
@@ -60,14 +130,10 @@ class MultistepStepper(Stepper):
     def __init__(self, method: Method, field: Field, control: Control, *, tight: bool) -> None:
         super().__init__(method, field, control, tight=tight)
         self.k = method.order
-        self.accuracy = stage_tolerance(control, field.packing.dtype, tight=tight)
-        self.most = most_iterations(control)
-        one = torch.ones(1, dtype=field.packing.dtype, device=field.packing.device)
-        self.matrices = Matrices(field, one)
+        self.equation = EndEquation(field, control, tight=tight)
         self.starter = FullStepper(get("radau_iia3"), field, control, tight=tight) if control.fixed else None
         self.times = torch.zeros(0)
         self.count = torch.zeros(0)
-        self.rate = 0.0
 
     @property
     def error_order(self) -> int | None:
@@ -76,7 +142,7 @@ class MultistepStepper(Stepper):
 
     def initial(self, t: Tensor, y: Tensor) -> Tensor:
         """Return copies of the start; only the first counts as a point."""
-        self.matrices.forget()
+        self.equation.forget()
         if self.starter is not None:
             self.starter.initial(t, y)
         self.times = t.expand(self.k + 1, -1).clone()
@@ -90,9 +156,7 @@ class MultistepStepper(Stepper):
         self.times = torch.where(accepted, shifted, self.times)
         self.count = self.count + accepted
         if bool(accepted.any()):
-            if self.rate > GOOD_CONTRACTION:
-                self.matrices.forget()
-            self.matrices.fresh = False
+            self.equation.age()
 
     def attempt(self, t: Tensor, h: Tensor, state: Tensor) -> Attempt:
         """Try a step."""
@@ -115,7 +179,8 @@ class MultistepStepper(Stepper):
         first = (self.count == 0)[:, None]
         if bool(first.any()):
             guess = torch.where(first, y + h.to(y.dtype)[:, None] * self.field.value(t, y), guess)
-        ok, value, effort = self._solve(t + h, reduced, known, guess, y)
+        ok, value, effort = self.equation.solve(t + h, reduced, known, guess, y)
+        self.newton_iterations, self.factorisations = self.equation.iterations, self.equation.factorisations
         last = torch.gather(self.times, 0, (order.clamp(max=self.k))[None])[0]
         reach = torch.where(self.count == 0, 2 * size, t + h - last)
         scale = (size / reach / alpha[0].to(h.dtype)).to(y.dtype)
@@ -133,28 +198,6 @@ class MultistepStepper(Stepper):
         attempt.state = torch.cat([attempt.state, state[:-1]])
         attempt.extra = state.new_zeros((self.k + 1, state.shape[1]))
         return attempt
-
-    def _solve(
-        self, t: Tensor, h: Tensor, known: Tensor, guess: Tensor, y: Tensor
-    ) -> tuple[Tensor, Tensor, float]:
-        """Solve y₁ = known + h f(t, y₁)."""
-        step = h.to(y.dtype)[:, None]
-        scale = self.control.scale(y)
-
-        def correction(z: Tensor) -> Tensor:
-            residual = known + step * self.field.value(t, z[0]) - z[0]
-            return self.matrices.solve(residual[None], slice(0, 1))
-
-        at = torch.where(torch.isfinite(guess), guess, y)
-        self.matrices.prepare(t, at, h)
-        solved = simplified_newton(at[None], correction, scale, self.accuracy, self.most)
-        if not bool(solved.ok.all()) and not self.matrices.fresh:
-            self.matrices.prepare(t, at, h, renew=True)
-            solved = simplified_newton(at[None], correction, scale, self.accuracy, self.most)
-        self.rate = solved.rate
-        self.newton_iterations += solved.iterations
-        self.factorisations = self.matrices.factorisations
-        return solved.ok, solved.value[0], solved.iterations / self.most
 
     def linearise(self, steps: Steps) -> Linearised:
         """Return the derivative of accepted steps."""
