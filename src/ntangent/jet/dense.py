@@ -42,7 +42,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Pass:
-    """One call of the compiled kernels: a dense network and what it is applied to.
+    """One pass through a whole dense network, and what it is applied to.
 
     Args:
         net: the network; its parameters are what ``jet.jacobian`` differentiates in.
@@ -50,6 +50,7 @@ class Pass:
         structure: number of lines, or the algebra of the rows.
         order: order of truncation.
         collapsed: the coefficients of the highest order are summed over the lines.
+        stacked: what torch operations left behind of the pass; None if the compiled kernels ran it.
     """
 
     net: Dense
@@ -57,6 +58,7 @@ class Pass:
     structure: Structure
     order: int
     collapsed: bool = False
+    stacked: Any = None
 
 
 NOT_DENSE = "the function does something besides affine maps and activations"
