@@ -108,11 +108,14 @@ class Direct:
             places[id(p)] = start
             start += p.numel()
         self._bound = [self._bind(call, places, start, start + len(raw)) for call in tape.calls]
-        outputs = [call.output.detach() for call in tape.calls]
+        outputs = [one.out for one in self._bound]
         if not loss.requires_grad or not outputs:
             raise NotRepeatable("nothing is trained")
-        inputs = [*self._leaves([*outputs, raw]), *[s.clone() for s in scales]]
-        self._repeat = recorded(self._graph, inputs)
+        for memory, call in zip(outputs, tape.calls, strict=True):
+            memory.copy_(call.output.detach())
+        # The residual reads where the passes write.
+        leaves = [t.detach().requires_grad_() for t in (*outputs, raw.clone())]
+        self._repeat = recorded(self._graph, [*leaves, *[s.clone() for s in scales]])
         self._held = self._repeat.inputs[len(outputs) + 1 :]
         self._given = list(scales)
         moved = [*[1.01 * t + 0.05 for t in outputs], 1.01 * raw + 0.05, *[0.9 * s for s in scales]]
@@ -182,12 +185,13 @@ class Direct:
             torch._foreach_copy_(self._held, list(scales))
             self._given = list(scales)
         inputs = [*[one.forward() for one in self._bound], raw, *self._held]
-        # The next evaluation overwrites all of it.
-        loss, r, *others = (t.clone() for t in self._repeat(*inputs))
-        rows, grads = others[: self._blocks], others[self._blocks :]
+        found = self._repeat(*inputs)
+        # The next evaluation overwrites them.
+        loss, r, *rows = (t.clone() for t in found[: 2 + self._blocks])
+        grads = found[2 + self._blocks :]
         self._count += 1
         if self._count in CHECKS or self._count % CHECK_EVERY == 0:
-            self.consistent = self._agree(inputs, [loss, r, *others])
+            self.consistent = self._agree(inputs, found)
         gradient: Tensor | None = None
         # The order in which a graph would be gone through backwards.
         for one, g in zip(reversed(self._bound), reversed(grads[:-1]), strict=True):

@@ -41,11 +41,11 @@ class BoundNetwork:
         self.whole = sum(p.numel() for p in params if p is not None and id(p) in places) == sizes[0]
         self._saved = torch.empty(_saved_size(plan, self.points), dtype=plan.dtype)
         self._given: Any = None
+        self.out = torch.empty((plan.rows, self.points, plan.widths[-1]), dtype=plan.dtype)
 
     def forward(self) -> Tensor:
-        """Return the output series, shape (rows, N, c)."""
-        plan = self.plan
-        out = torch.empty((plan.rows, self.points, plan.widths[-1]), dtype=plan.dtype)
+        """Return the output series, shape (rows, N, c), in memory that the next call overwrites."""
+        plan, out = self.plan, self.out
         self._given = _pack(self.params)
         _library().forward(
             plan.single, plan.address, self._given, self.points, self.input.data_ptr(),

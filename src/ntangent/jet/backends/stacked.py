@@ -19,15 +19,11 @@ from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
 from ntangent.jet.activations import Activation
-from ntangent.jet.algebra import Algebra
-from ntangent.jet.arithmetic import Structure, correlate_rows, degree_of, product_entries, row_count
+from ntangent.jet.arithmetic import Structure, correlate_rows, degree_of, row_count
 from ntangent.jet.backends import differentiable
 from ntangent.jet.backends.library import is_identity
 from ntangent.jet.replay import recorded
 from ntangent.jet.solver import solve_rows
-
-# Up to this order a series along lines is multiplied by a table: fewer operations than order by order.
-_TABLE_ORDER = 4
 
 Params = Sequence[Tensor | None]
 
@@ -56,20 +52,6 @@ class Layout:
     def rows(self) -> int:
         """The number of rows of the result."""
         return row_count(self.directions, self.order)
-
-    @property
-    def structure(self) -> Structure:
-        """In which the rows are multiplied."""
-        if isinstance(self.directions, Algebra) or not 0 < self.order <= _TABLE_ORDER:
-            return self.directions
-        return line_algebra(self.directions, self.order)
-
-
-@lru_cache(maxsize=64)
-def line_algebra(directions: int, order: int) -> Algebra:
-    """Return series along lines as an algebra given by its table."""
-    grades = (0, *[k for k in range(1, order + 1) for _ in range(directions)])
-    return Algebra(grades, tuple(product_entries(directions, order)))
 
 
 @lru_cache(maxsize=256)
@@ -105,7 +87,7 @@ def forward(layout: Layout, x: Tensor, params: Params) -> tuple[Tensor, Kept]:
         x: jet of degree <= order, shape (rows, N, d), contiguous.
         params: W1, b1, W2, b2, ...
     """
-    y, kept, structure = x, Kept([], [], []), layout.structure
+    y, kept, structure = x, Kept([], [], []), layout.directions
     for row, weight, bias in zip(layout.active, params[::2], params[1::2], strict=True):
         assert weight is not None
         a = torch.mm(y.flatten(0, 1), weight.t()).view(*y.shape[:2], len(weight))
@@ -120,7 +102,7 @@ def forward(layout: Layout, x: Tensor, params: Params) -> tuple[Tensor, Kept]:
 
 def _cotangents(layout: Layout, kept: Kept, params: Params, g: Tensor, through: bool) -> Any:
     """Go backwards: yield the number of each layer and the cotangent of its argument, then that of x."""
-    structure = layout.structure
+    structure = layout.directions
     for layer in reversed(range(layout.layers)):
         s, rows = kept.slopes[layer], kept.rows[layer]
         h = g[:rows] if s is None else correlate_rows(s, g, structure, degree_of(kept.inputs[layer], structure))
@@ -248,6 +230,7 @@ class BoundLayout:
         with torch.no_grad():
             self._ahead = recorded(ahead, given)
             out, *kept = self._ahead.outputs
+            self.out = out
             self._back = recorded(back, [torch.zeros_like(out), *given, *kept])
         starts = [self._places[id(p)] for p in self._params if p is not None and id(p) in self._places]
         self._pieces, end = [], 0
@@ -265,11 +248,11 @@ class BoundLayout:
         """Return the output rows, in memory that the next call overwrites."""
         if self._addresses != self._where():  # parameters were moved
             self._bind()
-        return self._ahead.again()[0]
+        self._ahead.again()
+        return self.out
 
     def backward(self, g: Tensor) -> Tensor:
         """Return the gradient of <g, output> of the last forward pass, shape (length,)."""
-        if g is not self._back.inputs[0]:
-            self._back.inputs[0].copy_(g)
+        self._back.inputs[0].copy_(g)
         self._back.again()
         return torch.cat(self._pieces)
