@@ -224,7 +224,9 @@ class Algebra:
                 for block in blocks:
                     block.add_to(out, a, rate, g / k)
 
-    def product_grade(self, out: Tensor, a: Tensor, b: Tensor, k: int, head: tuple[Tensor, float], add: bool) -> None:
+    def product_grade(
+        self, out: Tensor, a: Tensor, b: Tensor, k: int, head: tuple[Tensor, float], add: bool
+    ) -> None:
         """Write or add a multiple of the rows of grade k of a product, from factors known up to k.
 
         Args:

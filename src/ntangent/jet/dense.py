@@ -36,8 +36,12 @@ class Dense:
     @property
     def parameters(self) -> tuple[Tensor, ...]:
         """Weights and biases in the order of the layers."""
-        pairs = zip(self.weights, self.biases, strict=True)
-        return tuple(p for pair in pairs for p in pair if p is not None)
+        return tuple(p for p in self.interleaved if p is not None)
+
+    @property
+    def interleaved(self) -> tuple[Tensor | None, ...]:
+        """W1, b1, W2, b2, ...; an absent bias is None."""
+        return tuple(p for pair in zip(self.weights, self.biases, strict=True) for p in pair)
 
 
 @dataclass(frozen=True)

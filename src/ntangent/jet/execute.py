@@ -130,14 +130,14 @@ def native_pass(call: Pass) -> Tensor:
 
 
 def stacked_pass(f: Field, argument: Jet) -> Tensor | None:
-    """Return the rows of a dense network by torch operations, on any device; None where that does not serve."""
+    """Return the rows of a dense network as one operation on any device; None where that does not serve."""
     x = argument.data
     net = as_dense(f) if x.ndim == 3 and stacked.usable(x) else None
     if net is None or any(p.dtype != x.dtype or p.device != x.device for p in net.parameters):
         return None
     if any(w.ndim != 2 for w in net.weights) or net.weights[0].shape[1] != x.shape[2]:
         return None
-    params = [p for pair in zip(net.weights, net.biases, strict=True) for p in pair]
+    params = net.interleaved
     if not all(p is None or stacked.usable(p) for p in params):
         return None
     layout = stacked.layout_of(net.activations, argument.order, argument.structure)
@@ -168,7 +168,7 @@ def pass_jacobian(call: Pass, input: native.Argument, g: Tensor) -> Tensor:
                 g.contiguous(), collapsed=call.collapsed,
             )  # fmt: skip
         layout, kept = call.stacked
-        params = [p for pair in zip(net.weights, net.biases, strict=True) for p in pair]
+        params = net.interleaved
         if kept is None or input is not call.input:
             assert isinstance(input, Tensor)
             kept = stacked.forward(layout, input.detach().contiguous(), params)[1]

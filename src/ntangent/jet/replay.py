@@ -65,9 +65,18 @@ _EMPTY = {
     aten.zeros_like.default: True,
 }
 # What reads no more than a shape.
-_SHAPED = {*_EMPTY, aten.full_like.default, aten.new_full.default, aten.new_ones.default, aten.ones_like.default}
+_SHAPED = {
+    *_EMPTY,
+    aten.full_like.default,
+    aten.new_full.default,
+    aten.new_ones.default,
+    aten.ones_like.default,
+}
 # Adjoints of views: zeros with the argument in a part of them.
-_PLACED = {aten.select_backward.default: torch.select, aten.slice_backward.default: aten.slice.Tensor}
+_PLACED: dict[Any, Any] = {
+    aten.select_backward.default: torch.select,
+    aten.slice_backward.default: aten.slice.Tensor,
+}
 
 _Operation = tuple[Any, Any, dict[str, Any], Any]
 
@@ -85,7 +94,7 @@ class _Step:
 
 
 def _memory(t: Tensor) -> int:
-    return t.untyped_storage()._cdata
+    return int(t.untyped_storage()._cdata)
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -215,9 +224,9 @@ def _out_overload(func: Any) -> Any:
     packet = func._overloadpacket
     for name in packet.overloads():
         arguments = getattr(packet, name)._schema.arguments
-        if arguments and arguments[-1].name == "out" and arguments[-1].is_out:
-            if [(a.name, str(a.type)) for a in arguments[:-1]] == own:
-                return getattr(packet, name)
+        writes = bool(arguments) and arguments[-1].name == "out" and arguments[-1].is_out
+        if writes and [(a.name, str(a.type)) for a in arguments[:-1]] == own:
+            return getattr(packet, name)
     return None
 
 
@@ -305,10 +314,11 @@ class Repeat:
         inputs: the memory from which it reads; write into it, or pass other tensors to be copied there.
         outputs: the memory in which the results are; the next repetition overwrites them.
         run: runs the operations.
+        operations: how many there are.
     """
 
     def __init__(
-        self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], run: Callable[[], None], operations: int
+        self, inputs: list[Tensor], outputs: list[Tensor], run: Callable[[], None], operations: int
     ) -> None:
         self.inputs, self.outputs, self.operations = inputs, outputs, operations
         self._run = run

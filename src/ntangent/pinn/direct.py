@@ -128,8 +128,7 @@ class Direct:
     @staticmethod
     def _bind(call: _Call, places: dict[int, int], own: int, length: int) -> BoundNetwork | BoundLayout:
         made = call.made
-        pairs = zip(made.net.weights, made.net.biases, strict=True)
-        params = [p for pair in pairs for p in pair]
+        params = made.net.interleaved
         x, tangents = made.input if isinstance(made.input, tuple) else (made.input, None)
         memory = [t for t in (*params, x, tangents) if t is not None]
         if not all(t.is_contiguous() for t in memory):

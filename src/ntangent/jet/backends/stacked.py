@@ -8,7 +8,7 @@ derivative of a derivative runs through the differentiable rules.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,9 +18,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
+from ntangent._base.errors import NotRepeatable
 from ntangent.jet.activations import Activation
 from ntangent.jet.arithmetic import Structure, correlate_rows, degree_of, row_count
 from ntangent.jet.backends import differentiable
+from ntangent.jet.backends.bound import used_twice
 from ntangent.jet.backends.library import is_identity
 from ntangent.jet.replay import recorded
 from ntangent.jet.solver import solve_rows
@@ -64,6 +66,7 @@ def usable(x: Tensor) -> bool:
     """Return whether nothing is under way that has to look into the single operations."""
     return not (
         torch.compiler.is_compiling()
+        or torch.is_autocast_enabled(x.device.type)
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or type(x) not in (Tensor, torch.nn.Parameter)
@@ -100,12 +103,21 @@ def forward(layout: Layout, x: Tensor, params: Params) -> tuple[Tensor, Kept]:
     return differentiable.fill_rows(y, layout.rows), kept
 
 
-def _cotangents(layout: Layout, kept: Kept, params: Params, g: Tensor, through: bool) -> Any:
-    """Go backwards: yield the number of each layer and the cotangent of its argument, then that of x."""
+def cotangents(
+    layout: Layout, kept: Kept, params: Params, g: Tensor, through: bool = False
+) -> Iterator[tuple[int, Tensor]]:
+    """Go backwards: yield the number of each layer and the cotangent of its argument.
+
+    With ``through``, the last is -1 and the cotangent of x.
+    """
     structure = layout.directions
     for layer in reversed(range(layout.layers)):
         s, rows = kept.slopes[layer], kept.rows[layer]
-        h = g[:rows] if s is None else correlate_rows(s, g, structure, degree_of(kept.inputs[layer], structure))
+        h = (
+            g[:rows]
+            if s is None
+            else correlate_rows(s, g, structure, degree_of(kept.inputs[layer], structure))
+        )
         yield layer, h
         if layer or through:
             weight = params[2 * layer]
@@ -123,9 +135,9 @@ def backward(
     Returns:
         The gradient in the input with ``through``, else None.
     """
-    for layer, h in _cotangents(layout, kept, params, g.contiguous(), through):
+    for layer, h in cotangents(layout, kept, params, g.contiguous(), through):
         if layer < 0:
-            return h  # type: ignore[no-any-return]
+            return h
         weight, bias = out[2 * layer], out[2 * layer + 1]
         if weight is not None:
             torch.mm(h.flatten(0, 1).t(), kept.inputs[layer].flatten(0, 1), out=weight)
@@ -137,7 +149,7 @@ def backward(
 def jacobian(layout: Layout, kept: Kept, params: Params, g: Tensor) -> Tensor:
     """Return the gradient of every point's <g, output> in all parameters, shape (N, P)."""
     parts: list[Tensor] = []
-    for layer, h in _cotangents(layout, kept, params, g.contiguous(), False):
+    for layer, h in cotangents(layout, kept, params, g.contiguous()):
         if params[2 * layer + 1] is not None:
             parts.append(h[0])
         product = torch.bmm(h.permute(1, 2, 0), kept.inputs[layer].permute(1, 0, 2))
@@ -197,7 +209,7 @@ class BoundLayout:
         length: of the flat vector.
 
     Raises:
-        NotRepeatable: if the intermediate results are too large to be kept.
+        NotRepeatable: if the intermediate results are too large to be kept, or a parameter is used twice.
     """
 
     def __init__(
@@ -205,7 +217,9 @@ class BoundLayout:
     ) -> None:
         self._layout, self._x, self._params = layout, x, list(params)
         self._places, self._length = places, length
-        self._addresses: list[int | None] = []
+        self._addresses: list[int] = []
+        if used_twice(params):
+            raise NotRepeatable("a parameter belongs to several layers")
         self._bind()
 
     def _bind(self) -> None:
