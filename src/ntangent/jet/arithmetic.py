@@ -20,8 +20,9 @@ from torch.autograd.function import Function
 
 from ntangent.jet.algebra import Algebra
 
-# Up to this order series along lines are multiplied by a table: from then on order by order is shorter.
-_TABLED = 4
+# Up to this order, along so many lines, series are multiplied by a table: beyond, order by order is shorter,
+# and a table long.
+_TABLED, _TABLED_LINES = 4, 64
 
 # Along how many directions, or in which other algebra, a row tensor is a series.
 Structure = int | Algebra
@@ -64,7 +65,9 @@ def _line_algebra(directions: int, order: int) -> Algebra:
 
 def tabled(directions: Structure, order: int) -> Structure:
     """Return series along lines as an algebra of the same rows, where its products take fewer operations."""
-    if isinstance(directions, Algebra) or order > _TABLED or torch.compiler.is_compiling():
+    if isinstance(directions, Algebra) or order > _TABLED or directions > _TABLED_LINES:
+        return directions
+    if torch.compiler.is_compiling():
         return directions
     return _line_algebra(directions, order)
 
