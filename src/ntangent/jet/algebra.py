@@ -224,21 +224,21 @@ class Algebra:
                 for block in blocks:
                     block.add_to(out, a, rate, g / k)
 
-    def product_grade(
-        self, out: Tensor, a: Tensor, b: Tensor, k: int, head: tuple[Tensor, float], add: bool
-    ) -> None:
-        """Write or add a multiple of the rows of grade k of a product, from factors known up to k.
+    @staticmethod
+    def head_factor(scale: float, square: bool, k: int) -> float:
+        """Return the multiple of the value of a factor in ``scale`` times a product: twice for a square."""
+        return scale * (2.0 if square and k > 0 else 1.0)
 
-        Args:
-            out: where to.
-            a: one factor.
-            b: the other; the same tensor for a square.
-            k: the grade.
-            head: the multiple of the value of b that stands with a, twice the multiple for a square of
-                grade k > 0; and the multiple itself.
-            add: whether to add.
+    def product_grade(
+        self, out: Tensor, a: Tensor, b: Tensor, k: int, scale: float = 1.0, add: bool = False,
+        head: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Write or add ``scale`` times the rows of grade k of a product, from factors known up to k.
+
+        ``head``: :meth:`head_factor` times the value of b, where that is known already.
         """
-        rows, square, (value, scale) = self.grade_rows(k), a is b, head
+        rows, square, factor = self.grade_rows(k), a is b, self.head_factor(scale, a is b, k)
+        value = head if head is not None else b[0] if factor == 1.0 else b[0] * factor
         if not add:
             _multiply_into(out[rows], a[rows], value)
         elif rows.start < len(a):

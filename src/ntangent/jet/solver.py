@@ -249,12 +249,12 @@ class AlgebraSolver(_Solver):
     def _product(
         self, target: Tensor, left: Exponents, right: Exponents, k: int, scale: float, add: bool
     ) -> None:
-        factor = scale * (1 + (left == right and k > 0))
+        factor = self.structure.head_factor(scale, left == right, k)
         head = self._multiples.get((right, factor))
-        if head is None:
-            value = self.series[right][0]
-            head = self._multiples[right, factor] = value if factor == 1.0 else value * factor
-        self.structure.product_grade(target, self.series[left], self.series[right], k, (head, scale), add)
+        if head is None and factor != 1.0:
+            head = self._multiples[right, factor] = self.series[right][0] * factor
+        a, b = self.series[left], self.series[right]
+        self.structure.product_grade(target, a, b, k, scale, add, head)
 
 
 def solve_rows(row: Activation, a: Tensor, structure: Structure, degree: int) -> tuple[Tensor, Tensor]:
