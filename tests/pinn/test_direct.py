@@ -9,11 +9,18 @@ import torch
 import ntangent as nt
 from ntangent import pinn
 from ntangent._base.errors import NoEffectWarning, NotRepeatable
-from ntangent.jet.backends import native
+from ntangent.jet import execute
+from ntangent.jet.replay import recorded
 from ntangent.pinn.objective import PinnObjective
-from ntangent.pinn.replay import recorded
 
-compiled = pytest.mark.skipif(not native.available(), reason="no compiled kernels")
+
+@pytest.fixture(params=["as installed", "without kernels"], autouse=True)
+def executor(request, monkeypatch):
+    """Everything here holds with the compiled kernels and without them."""
+    if request.param == "without kernels":
+        monkeypatch.setattr(execute.native, "available", lambda: False)
+
+
 LINE, SQUARE = pinn.Box(x=(0.0, 1.0)), pinn.Box(x=(0.0, 1.0), y=(0.0, 1.0))
 
 
@@ -100,7 +107,6 @@ def with_graph(objective, theta):
     return other.value_and_gradient(theta), other.rows(theta)
 
 
-@compiled
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_same_bits_as_with_a_graph(name, dtype):
@@ -114,7 +120,17 @@ def test_same_bits_as_with_a_graph(name, dtype):
         assert all(torch.equal(objective.rows(theta)[n], r) for n, r in rows.items())
 
 
-@compiled
+def test_a_layer_used_twice_has_both_gradients():
+    layer = torch.nn.Linear(4, 4, dtype=torch.float64)
+    ends = [torch.nn.Linear(a, b, dtype=torch.float64) for a, b in ((1, 4), (4, 1))]
+    bend = torch.nn.Tanh()
+    net = torch.nn.Sequential(ends[0], bend, layer, bend, layer, bend, ends[1])
+    problem = poisson(pinn.Dirichlet(x=0.0), equation=lambda u: u.xx + 1, domain=LINE)
+    objective = ready(PinnObjective(problem, net, torch.linspace(0, 1, 9, dtype=torch.float64)[:, None]))
+    theta = thetas(objective)[0]
+    assert torch.equal(objective.value_and_gradient(theta)[1], with_graph(objective, theta)[0][1])
+
+
 def test_terms_are_those_of_the_rows():
     objective = ready(objective_of("soft"))
     theta = thetas(objective)[0]
@@ -124,7 +140,6 @@ def test_terms_are_those_of_the_rows():
     assert sum(known.values()) == pytest.approx(float(loss), rel=1e-13)
 
 
-@compiled
 def test_factors_and_points_may_change():
     objective = ready(objective_of("data"))
     theta = thetas(objective)[0]
@@ -152,7 +167,6 @@ REFUSED = {
 }
 
 
-@compiled
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_repeated_keeps_its_graph(name):
     equation, ansatz = REFUSED[name]
@@ -163,7 +177,6 @@ def test_what_cannot_be_repeated_keeps_its_graph(name):
     assert torch.isfinite(objective.value_and_gradient(objective.start())[1]).all()
 
 
-@compiled
 def test_a_function_that_changes_is_noticed():
     slope = [1.0]
     problem = pinn.Problem(LINE, [lambda u: u.x - slope[0]])
@@ -183,7 +196,6 @@ def test_a_function_that_changes_is_noticed():
     assert torch.equal(objective.value_and_gradient(theta)[0], expected[0])
 
 
-@compiled
 def test_an_objective_with_a_recording_can_be_copied():
     objective = ready(objective_of("unknown"))
     theta = thetas(objective)[0]

@@ -48,13 +48,11 @@ def _add(
 
 
 def _sech_squared(x: Tensor) -> Tensor:
-    e = torch.exp(-2 * x.abs())
-    return 4 * e / (1 + e) ** 2
+    return torch.cosh(x).pow(-2)
 
 
 def _logistic_slope(x: Tensor) -> Tensor:
-    e = torch.exp(-x.abs())
-    return e / (1 + e) ** 2
+    return torch.sigmoid(x) * torch.sigmoid(-x)
 
 
 def _softplus(x: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ from ntangent._base.errors import ArgumentError
 Entry = tuple[int, int, int, float]
 
 
-# From this many numbers in a row on, adding products row by row beats one product and a sum.
-_LONG_ROW = 4096
+# From this many numbers in a row on, adding products row by row beats one product and a sum; and so it
+# does for so few rows, of any length.
+_LONG_ROW, _MANY_ROWS, _FEW_ROWS = 4096, 32, 3
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class _Block:
         weight = self.weight * scale
         if self.steps[2] == 0:
             (c, d, target), (step_c, step_d, _) = self.start, self.steps
-            if out[target].numel() < _LONG_ROW:
+            if self.count > (_MANY_ROWS if out[target].numel() >= _LONG_ROW else _FEW_ROWS):
                 out[target].add_((self._rows(a, 0) * self._rows(b, 1)).sum(0), alpha=weight)
                 return
             for i in range(self.count):
@@ -154,11 +155,28 @@ class Algebra:
         return groups
 
     @cached_property
-    def _adjoints(self) -> Blocks:
-        """The entries of the adjoint product: cotangent row b and factor row c give row d."""
-        return {
-            key: _blocks([(c, b, d, w) for c, d, b, w in entries]) for key, entries in self._entries.items()
-        }
+    def _merged(self) -> dict[tuple[str, int, int, int], tuple[_Block, ...]]:
+        """Blocks of whole products, found so far; see :meth:`_whole`."""
+        return {}
+
+    def _whole(self, kind: str, left: int, right: int, result: int) -> tuple[_Block, ...]:
+        """Return the blocks of a product, or of its adjoint, of all entries up to these grades.
+
+        The adjoint takes cotangent row b and factor row c to row d.
+        """
+        key = (kind, left, right, result)
+        found = self._merged.get(key)
+        if found is None:
+            chosen = [
+                entry
+                for (g, h, k), entries in self._entries.items()
+                for entry in entries
+                if g <= left and h <= right and k <= result
+            ]
+            if kind == "adjoint":
+                chosen = [(c, b, d, w) for c, d, b, w in chosen]
+            found = self._merged[key] = _blocks(chosen)
+        return found
 
     def rows(self, degree: int) -> int:
         """Return the number of rows of grade at most ``degree``."""
@@ -179,11 +197,8 @@ class Algebra:
         _multiply_into(out, b, a[0])
         count = min(len(a), size)
         out[1:count].addcmul_(a[1:count], b[0])
-        top_a, top_b = self.degree(a), self.degree(b)
-        for (g, h, k), blocks in self._groups.items():
-            if g <= top_a and h <= top_b and k <= degree:
-                for block in blocks:
-                    block.add_to(out, a, b, 1.0)
+        for block in self._whole("product", self.degree(a), self.degree(b), degree):
+            block.add_to(out, a, b, 1.0)
         return out
 
     def correlate(self, s: Tensor, g: Tensor, degree: int) -> Tensor:
@@ -193,33 +208,41 @@ class Algebra:
         count = min(len(s), len(g))
         if count > 1:
             _Block((1, 1, 0), (1, 1, 0), count - 1, 1.0).add_to(out, s, g, 1.0)
-        top_s, top_g = self.degree(s), self.degree(g)
-        for (left, right, result), blocks in self._adjoints.items():
-            if left <= top_s and result <= top_g and right <= degree:
-                for block in blocks:
-                    block.add_to(out, s, g, 1.0)
+        for block in self._whole("adjoint", self.degree(s), degree, self.degree(g)):
+            block.add_to(out, s, g, 1.0)
         return out
 
+    def integrate_value(self, out: Tensor, a: Tensor, rate: Tensor) -> None:
+        """Write what the value of the rate gives to the rows of grade >= 1 of z with z' = rate·a'."""
+        _multiply_into(out[1:], a[1:], rate[0])
+
     def integrate_grade(self, out: Tensor, a: Tensor, rate: Tensor, k: int) -> None:
-        """Write the rows of grade k >= 1 of z with z' = rate·a', from a rate known below grade k."""
-        rows = self.grade_rows(k)
-        _multiply_into(out[rows], a[rows], rate[0])
+        """Add to the rows of grade k >= 1 of z with z' = rate·a' what a rate known below grade k gives."""
         top = self.degree(a)
         for (g, h, result), blocks in self._groups.items():
             if result == k and g <= top and h <= self.degree(rate):
                 for block in blocks:
                     block.add_to(out, a, rate, g / k)
 
+    @staticmethod
+    def head_factor(scale: float, square: bool, k: int) -> float:
+        """Return the multiple of the value of a factor in ``scale`` times a product: twice for a square."""
+        return scale * (2.0 if square and k > 0 else 1.0)
+
     def product_grade(
-        self, out: Tensor, a: Tensor, b: Tensor, k: int, scale: float = 1.0, add: bool = False
-    ) -> None:
-        """Write or add ``scale`` times the rows of grade k of a product, from factors known up to k."""
-        rows, square = self.grade_rows(k), a is b
-        head = b[0] if scale == 1.0 and not square else b[0] * (scale * (1 + (square and k > 0)))
+        self, out: Tensor, a: Tensor, b: Tensor, k: int, scale: float = 1.0, add: bool = False,
+        head: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Write or add ``scale`` times the rows of grade k of a product, from factors known up to k.
+
+        ``head``: :meth:`head_factor` times the value of b, where that is known already.
+        """
+        rows, square, factor = self.grade_rows(k), a is b, self.head_factor(scale, a is b, k)
+        value = head if head is not None else b[0] if factor == 1.0 else b[0] * factor
         if not add:
-            _multiply_into(out[rows], a[rows], head)
+            _multiply_into(out[rows], a[rows], value)
         elif rows.start < len(a):
-            out[rows].addcmul_(a[rows], head)
+            out[rows].addcmul_(a[rows], value)
         if k and not square and rows.start < len(b):
             out[rows].addcmul_(b[rows], a[0], value=scale)
         top_a, top_b = self.degree(a), self.degree(b)

@@ -98,7 +98,7 @@ def jet(
         direction: the line: None where d = 1, the index of a coordinate, a vector of shape (d,),
             or D of them, shape (D, d). Several directions share the value's computation.
         backend: "auto" picks the fastest; "native" the compiled kernels (dense networks on the
-            CPU); "eager" the recurrences as torch operations;
+            CPU); "eager" the rules of the operations in f, one after the other;
             "faa-di-bruno" the algorithm of the n-TangentProp paper (dense networks);
             "autograd" nested reverse mode (any function whose points are independent).
         missing: what an operation without a Taylor rule does: "raise", or "nested": that one

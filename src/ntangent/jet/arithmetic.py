@@ -11,6 +11,7 @@ Christianson (1992), Reverse accumulation and accurate rounding error estimates 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +19,10 @@ from torch import Tensor
 from torch.autograd.function import Function
 
 from ntangent.jet.algebra import Algebra
+
+# Up to this order, along so many lines, series are multiplied by a table: beyond, order by order is shorter,
+# and a table long.
+_TABLED, _TABLED_LINES = 4, 64
 
 # Along how many directions, or in which other algebra, a row tensor is a series.
 Structure = int | Algebra
@@ -52,6 +57,21 @@ def product_entries(directions: Structure, degree: int) -> list[tuple[int, int, 
     return table
 
 
+@lru_cache(maxsize=64)
+def _line_algebra(directions: int, order: int) -> Algebra:
+    grades = (0, *[k for k in range(1, order + 1) for _ in range(directions)])
+    return Algebra(grades, tuple(product_entries(directions, order)))
+
+
+def tabled(directions: Structure, order: int) -> Structure:
+    """Return series along lines as an algebra of the same rows, where its products take fewer operations."""
+    if isinstance(directions, Algebra) or order > _TABLED or directions > _TABLED_LINES:
+        return directions
+    if torch.compiler.is_compiling():
+        return directions
+    return _line_algebra(directions, order)
+
+
 def product_rows(a: Tensor, b: Tensor, directions: Structure, degree: int) -> Tensor:
     """Cauchy product of equal-shaped series, truncated at ``degree``; degree + 1 block operations."""
     if isinstance(directions, Algebra):
@@ -74,6 +94,7 @@ def product_rows(a: Tensor, b: Tensor, directions: Structure, degree: int) -> Te
 
 def correlate_rows(s: Tensor, g: Tensor, directions: Structure, degree: int) -> Tensor:
     """Adjoint of the product with ``s``, applied to ``g``, for a factor of degree ``degree``."""
+    directions = tabled(directions, max(degree, degree_of(s, directions), degree_of(g, directions)))
     if isinstance(directions, Algebra):
         return directions.correlate(s, g, degree)
     out = g.new_zeros((1 + degree * directions, *g.shape[1:]))

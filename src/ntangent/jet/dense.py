@@ -36,13 +36,17 @@ class Dense:
     @property
     def parameters(self) -> tuple[Tensor, ...]:
         """Weights and biases in the order of the layers."""
-        pairs = zip(self.weights, self.biases, strict=True)
-        return tuple(p for pair in pairs for p in pair if p is not None)
+        return tuple(p for p in self.interleaved if p is not None)
+
+    @property
+    def interleaved(self) -> tuple[Tensor | None, ...]:
+        """W1, b1, W2, b2, ...; an absent bias is None."""
+        return tuple(p for pair in zip(self.weights, self.biases, strict=True) for p in pair)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One call of the compiled kernels: a dense network and what it is applied to.
+    """One pass through a whole dense network, and what it is applied to.
 
     Args:
         net: the network; its parameters are what ``jet.jacobian`` differentiates in.
@@ -50,6 +54,7 @@ class Pass:
         structure: number of lines, or the algebra of the rows.
         order: order of truncation.
         collapsed: the coefficients of the highest order are summed over the lines.
+        stacked: what torch operations left behind of the pass; None if the compiled kernels ran it.
     """
 
     net: Dense
@@ -57,6 +62,7 @@ class Pass:
     structure: Structure
     order: int
     collapsed: bool = False
+    stacked: Any = None
 
 
 NOT_DENSE = "the function does something besides affine maps and activations"

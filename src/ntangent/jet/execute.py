@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ntangent._base.check import check_choice
 from ntangent._base.errors import BackendError, DtypeError
 from ntangent.jet.algebra import Algebra
 from ntangent.jet.arithmetic import Structure
-from ntangent.jet.backends import native
+from ntangent.jet.backends import native, stacked
 from ntangent.jet.backends.calls import spread
 from ntangent.jet.dense import Dense, Pass, as_dense
 from ntangent.jet.dispatch import expanding
@@ -30,7 +31,8 @@ def run(f: Field, argument: Jet, backend: str = "auto", missing: str = "raise") 
         f: a module or function of tensors.
         argument: the series it is applied to.
         backend: "native" for the compiled kernels, which serve dense networks on the CPU; "eager"
-            for the rules of the operations in f; "auto" for the first that applies.
+            for the rules of the operations in f; "auto" for the kernels where they serve, else dense
+            networks as one operation with a backward pass of its own, else the rules.
         missing: what an operation without a rule does, "raise" or "nested"; see :func:`jet`.
 
     Raises:
@@ -45,6 +47,9 @@ def run(f: Field, argument: Jet, backend: str = "auto", missing: str = "raise") 
             return Jet(native_pass(call), argument.order, argument.directions)
         if backend == "native":
             raise BackendError("the native backend cannot serve this call", obstacle, 'backend="eager"')
+        rows = stacked_pass(f, argument)
+        if rows is not None:
+            return Jet(rows, argument.order, argument.directions)
     with expanding(missing):
         y = f(argument)
     if isinstance(y, Tensor):
@@ -122,3 +127,49 @@ def native_pass(call: Pass) -> Tensor:
         call.input, call.structure, call.order, weights, biases, net.activations, collapsed=call.collapsed
     )
     return out if tape is None else tape.dense(call, out)
+
+
+def stacked_pass(f: Field, argument: Jet) -> Tensor | None:
+    """Return the rows of a dense network as one operation on any device; None where that does not serve."""
+    x = argument.data
+    net = as_dense(f) if x.ndim == 3 and stacked.usable(x) else None
+    if net is None or any(p.dtype != x.dtype or p.device != x.device for p in net.parameters):
+        return None
+    if any(w.ndim != 2 for w in net.weights) or net.weights[0].shape[1] != x.shape[2]:
+        return None
+    params = net.interleaved
+    if not all(p is None or stacked.usable(p) for p in params):
+        return None
+    layout = stacked.layout_of(net.activations, argument.order, argument.structure)
+    tape = TAPE.get()
+    if tape is None:
+        return stacked.network(layout, x, params)
+    fixed = [None if p is None else p.detach() for p in params]  # the tape differentiates in them by itself
+    if x.requires_grad:
+        out, kept = stacked.network(layout, x, fixed), None
+    else:
+        out, kept = stacked.forward(layout, x.contiguous(), fixed)
+    return tape.dense(Pass(net, x, argument.structure, argument.order, stacked=(layout, kept)), out)
+
+
+def pass_jacobian(call: Pass, input: native.Argument, g: Tensor) -> Tensor:
+    """Return the gradient of every point's <g, output of a pass> in all parameters, shape (N, P).
+
+    Args:
+        call: the pass.
+        input: of the pass, or what of it belongs to some of the points.
+        g: cotangent of the rows at these points, shape (rows, N, c).
+    """
+    net = call.net
+    with torch.no_grad():
+        if call.stacked is None:
+            return native.dense_jacobian(
+                input, call.structure, call.order, net.weights, net.biases, net.activations,
+                g.contiguous(), collapsed=call.collapsed,
+            )  # fmt: skip
+        layout, kept = call.stacked
+        params = net.interleaved
+        if kept is None or input is not call.input:
+            assert isinstance(input, Tensor)
+            kept = stacked.forward(layout, input.detach().contiguous(), params)[1]
+        return stacked.jacobian(layout, kept, params, g)

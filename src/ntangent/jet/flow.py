@@ -27,7 +27,8 @@ from ntangent.jet.solver import solve_rows
 class _Flow(Function):
     @staticmethod
     def forward(a: Tensor, row: Activation, directions: Structure, order: int) -> tuple[Tensor, Tensor]:
-        return solve_rows(row, a, directions, order)
+        y, s = solve_rows(row, a, directions, order)
+        return y, s.clone() if s is y else s
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ntangent.jet.activations import IDENTITY
 from ntangent.jet.arithmetic import row_count
-from ntangent.jet.backends import differentiable
+from ntangent.jet.backends import differentiable, stacked
 from ntangent.jet.backends.calls import spread
+from ntangent.jet.dense import Pass
 from ntangent.jet.jacobian import Rows, _columns, _Linear, _Network, _Tape
 from ntangent.jet.layers import TAPE
 
@@ -161,7 +162,27 @@ class _Layers:
         ]
 
 
-def _layers(call: _Linear | _Network, columns: dict[int, slice]) -> _Layers | None:
+@dataclass(frozen=True)
+class _Stack:
+    """The same of a pass by torch operations that left all inputs behind."""
+
+    made: Pass
+
+    def factors(self, g: Tensor, columns: dict[int, slice]) -> list[_Factor]:
+        """Return the factors for the cotangent of the call's output."""
+        net, (layout, kept) = self.made.net, self.made.stacked
+        params = [None if p is None else p.detach() for p in net.interleaved]
+        found = []
+        for layer, h in stacked.cotangents(layout, kept, params, g.contiguous()):
+            weight, bias = net.weights[layer], net.biases[layer]
+            if id(weight) in columns or id(bias) in columns:
+                places = columns.get(id(weight)), None if bias is None else columns.get(id(bias))
+                shape = weight.shape[0], weight.shape[1]
+                found.append(_Factor(*places, shape, kept.inputs[layer], h))
+        return found
+
+
+def _layers(call: _Linear | _Network, columns: dict[int, slice]) -> _Layers | _Stack | None:
     """Return the layers of a call; a network of the compiled kernels is evaluated again by torch.
 
     None where none of its parameters is trained.
@@ -172,6 +193,8 @@ def _layers(call: _Linear | _Network, columns: dict[int, slice]) -> _Layers | No
         return _Layers([call], call.output)
     maps: list[_Linear] = []
     made = call.call
+    if made.stacked is not None and made.stacked[1] is not None:
+        return _Stack(made)
     given, net = made.input, made.net
     given = given.detach() if isinstance(given, Tensor) else spread(given[0].detach(), given[1].detach())
     y = given if made.collapsed else differentiable.fill_rows(given, row_count(made.structure, made.order))

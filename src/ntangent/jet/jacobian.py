@@ -18,6 +18,7 @@ from torch import Tensor
 from ntangent._base.errors import ShapeError
 from ntangent.jet.backends import native
 from ntangent.jet.dense import Pass
+from ntangent.jet.execute import pass_jacobian
 from ntangent.jet.layers import TAPE
 
 Rows = Callable[[], Tensor]
@@ -56,7 +57,7 @@ class _Linear:
 
 @dataclass(frozen=True)
 class _Network:
-    """A dense network that was passed in one call of the compiled kernels."""
+    """A dense network that was passed as a whole."""
 
     call: Pass
     output: Tensor
@@ -67,20 +68,12 @@ class _Network:
 
     def add(self, block: Tensor, columns: dict[int, slice], g: Tensor) -> None:
         """Add the network's part of the Jacobian of one component, shape (N, P)."""
-        part = self._rows(self.call.input, g)
+        part = pass_jacobian(self.call, self.call.input, g)
         start = 0
         for p in self.parameters:
             if id(p) in columns:
                 block[:, columns[id(p)]] += part[:, start : start + p.numel()]
             start += p.numel()
-
-    def _rows(self, input: native.Argument, g: Tensor) -> Tensor:
-        call, net = self.call, self.call.net
-        with torch.no_grad():
-            return native.dense_jacobian(
-                input, call.structure, call.order, net.weights, net.biases, net.activations,
-                g.contiguous(), collapsed=call.collapsed,
-            )  # fmt: skip
 
     def add_sum(self, row: Tensor, columns: dict[int, slice], g: Tensor, points: Tensor) -> None:
         """Add the sum over some points of the network's part, shape (P,)."""
@@ -89,7 +82,7 @@ class _Network:
             given = given.detach()[:, points].contiguous()
         else:
             given = given[0].detach()[points], given[1]
-        total = self._rows(given, g[:, points]).sum(0)
+        total = pass_jacobian(self.call, given, g[:, points]).sum(0)
         start = 0
         for p in self.parameters:
             if id(p) in columns:

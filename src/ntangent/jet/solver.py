@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ntangent.jet.activations import Activation
 from ntangent.jet.algebra import Algebra
-from ntangent.jet.arithmetic import Structure, degree_of, product_rows, row_count, tail_of
+from ntangent.jet.arithmetic import Structure, degree_of, product_rows, row_count, tabled, tail_of
 from ntangent.jet.polynomial import Exponents, Polynomial
 
 
@@ -179,6 +179,7 @@ class AlgebraSolver(_Solver):
     def run(self) -> None:
         """Fill in the states and the polynomials of the flow up to the degree."""
         flow = self.row.flow
+        self._multiples: dict[tuple[Exponents, float], Tensor] = {}  # of the values of series
         moving = [i for i, velocity in enumerate(flow) if velocity.terms]
         for i, start in enumerate(self.heads):
             # A state that does not move is a series of degree 0.
@@ -196,7 +197,10 @@ class AlgebraSolver(_Solver):
         rates = {i: self._rate(i) for i in moving}
         for k in range(self.degree + 1):
             for i in moving if k else ():
-                self.structure.integrate_grade(self.series[self.units[i + 1]], self.a, rates[i], k)
+                state = self.series[self.units[i + 1]]
+                if k == 1:
+                    self.structure.integrate_value(state, self.a, rates[i])
+                self.structure.integrate_grade(state, self.a, rates[i], k)
             for target, left, right in online:
                 self._product(self.series[target], left, right, k, 1.0, add=False)
             for i in moving:
@@ -245,13 +249,22 @@ class AlgebraSolver(_Solver):
     def _product(
         self, target: Tensor, left: Exponents, right: Exponents, k: int, scale: float, add: bool
     ) -> None:
-        self.structure.product_grade(target, self.series[left], self.series[right], k, scale, add)
+        factor = self.structure.head_factor(scale, left == right, k)
+        head = self._multiples.get((right, factor))
+        if head is None and factor != 1.0:
+            head = self._multiples[right, factor] = self.series[right][0] * factor
+        a, b = self.series[left], self.series[right]
+        self.structure.product_grade(target, a, b, k, scale, add, head)
 
 
 def solve_rows(row: Activation, a: Tensor, structure: Structure, degree: int) -> tuple[Tensor, Tensor]:
-    """Return the series of σ(a) and of σ'(a) up to a degree, outside automatic differentiation."""
+    """Return the series of σ(a) and of σ'(a) up to a degree, outside automatic differentiation.
+
+    They may be the same tensor, as for exp.
+    """
+    structure = tabled(structure, degree)
     kind = AlgebraSolver if isinstance(structure, Algebra) else LineSolver
     solver = kind(row, a, structure, degree)
     solver.run()
     y, s = solver.polynomial(row.output), solver.polynomial(row.derivative.output)
-    return y, s.clone() if s is y else s
+    return y, s

@@ -1,4 +1,4 @@
-"""The loss and its gradient without a graph: compiled passes of the network, and a recorded residual."""
+"""The loss and its gradient without a graph: bound passes of the network, and a recorded residual."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from ntangent._base.errors import NoEffectWarning, NotRepeatable
 from ntangent.jet.backends import native
 from ntangent.jet.backends.bound import BoundNetwork
 from ntangent.jet.backends.calls import plan_of
+from ntangent.jet.backends.stacked import BoundLayout
 from ntangent.jet.dense import Pass
 from ntangent.jet.layers import TAPE
-from ntangent.pinn.replay import recorded
+from ntangent.jet.replay import recorded
 
 if TYPE_CHECKING:
     from ntangent.pinn.equation import Block
@@ -54,7 +55,7 @@ class _Calls:
         self.outputs = outputs
 
     def linear(self, weight: Tensor, bias: Tensor | None, input: Tensor, output: Tensor) -> Tensor:  # noqa: ARG002
-        raise NotRepeatable("the network is not one of the compiled kernels")
+        raise NotRepeatable("the network is not a dense one")
 
     def dense(self, call: Pass, output: Tensor) -> Tensor:
         given = call.input if isinstance(call.input, tuple) else (call.input,)
@@ -77,7 +78,7 @@ def _taped(tape: _Calls) -> Iterator[None]:
 
 
 class Direct:
-    """loss(θ) and its gradient for networks that the compiled kernels serve, at fixed points.
+    """loss(θ) and its gradient for dense networks at fixed points.
 
     All that depends on the points alone, data and lifts of hard conditions among it, is computed
     once. Functions of the problem must return the same for the same arguments; this is tested now and
@@ -107,27 +108,35 @@ class Direct:
             places[id(p)] = start
             start += p.numel()
         self._bound = [self._bind(call, places, start, start + len(raw)) for call in tape.calls]
-        outputs = [call.output.detach() for call in tape.calls]
+        outputs = [one.out for one in self._bound]
         if not loss.requires_grad or not outputs:
             raise NotRepeatable("nothing is trained")
-        self._repeat = recorded(self._graph, [*self._leaves([*outputs, raw]), *scales])
+        for memory, call in zip(outputs, tape.calls, strict=True):
+            memory.copy_(call.output.detach())
+        # The residual reads where the passes write.
+        leaves = [t.detach().requires_grad_() for t in (*outputs, raw.clone())]
+        self._repeat = recorded(self._graph, [*leaves, *[s.clone() for s in scales]])
+        self._held = self._repeat.inputs[len(outputs) + 1 :]
+        self._given = list(scales)
         moved = [*[1.01 * t + 0.05 for t in outputs], 1.01 * raw + 0.05, *[0.9 * s for s in scales]]
         if not self._agree(moved, self._repeat(*moved)):
             raise NotRepeatable("it computes by other means than operations on tensors")
+        torch._foreach_copy_(self._held, self._given)
         self.consistent = True
         self._count = 0
 
     @staticmethod
-    def _bind(call: _Call, places: dict[int, int], own: int, length: int) -> BoundNetwork:
+    def _bind(call: _Call, places: dict[int, int], own: int, length: int) -> BoundNetwork | BoundLayout:
         made = call.made
-        pairs = zip(made.net.weights, made.net.biases, strict=True)
-        params = [p for pair in pairs for p in pair]
+        params = made.net.interleaved
         x, tangents = made.input if isinstance(made.input, tuple) else (made.input, None)
         memory = [t for t in (*params, x, tangents) if t is not None]
         if not all(t.is_contiguous() for t in memory):
             raise NotRepeatable("a parameter has no memory of its own")
         if any(p is not None and p.requires_grad and id(p) not in places for p in params):
             raise NotRepeatable("a parameter is computed from others")
+        if made.stacked is not None:
+            return BoundLayout(made.stacked[0], x, params, places, length)
         plan = plan_of(x, params, made.order, made.structure, made.net.activations, made.collapsed, tangents)
         if plan.widest > native.FUSED_WIDTH:
             raise NotRepeatable("wide networks go layer by layer")
@@ -165,14 +174,23 @@ class Direct:
             for a, b in zip(expected, found, strict=True)
         )
 
+    def fits(self, scales: Sequence[Tensor]) -> bool:
+        """Return whether scales have the shapes that were recorded."""
+        return all(a.shape == b.shape for a, b in zip(scales, self._held, strict=True))
+
     def __call__(self, raw: Tensor, scales: Sequence[Tensor]) -> Found:
         """Evaluate with the parameters as they are."""
-        inputs = [*[one.forward() for one in self._bound], raw, *scales]
-        loss, r, *others = self._repeat(*inputs)
-        rows, grads = others[: self._blocks], others[self._blocks :]
+        if any(new is not old for new, old in zip(scales, self._given, strict=True)):
+            torch._foreach_copy_(self._held, list(scales))
+            self._given = list(scales)
+        inputs = [*[one.forward() for one in self._bound], raw, *self._held]
+        found = self._repeat(*inputs)
+        # The next evaluation overwrites them.
+        loss, r, *rows = (t.clone() for t in found[: 2 + self._blocks])
+        grads = found[2 + self._blocks :]
         self._count += 1
         if self._count in CHECKS or self._count % CHECK_EVERY == 0:
-            self.consistent = self._agree(inputs, [loss, r, *others])
+            self.consistent = self._agree(inputs, found)
         gradient: Tensor | None = None
         # The order in which a graph would be gone through backwards.
         for one, g in zip(reversed(self._bound), reversed(grads[:-1]), strict=True):
@@ -209,6 +227,8 @@ class Directly:
         Mini-batches are evaluated once each; a recording would cost more than it saves.
         """
         self._evaluations += 1
+        if self._direct is not None and not self._direct.fits(self._scales):
+            self._direct, self._evaluations = None, 2
         if self._evaluations == 2:
             try:
                 self._direct = Direct(self._losses, self.parameters, raw, self._scales)

@@ -8,8 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ntangent._base.errors import NotRepeatable
 from ntangent.jet.backends.calls import _address, _library, _pack, _pointers, _saved_size
 from ntangent.jet.backends.library import Plan
+
+
+def used_twice(params: Sequence[Tensor | None]) -> bool:
+    """Return whether a parameter is there twice: only one of its gradients would stand at its place."""
+    there = [id(p) for p in params if p is not None]
+    return len(set(there)) < len(there)
 
 
 class BoundNetwork:
@@ -23,6 +30,9 @@ class BoundNetwork:
         places: id of a parameter -> where its gradient stands in the flat vector; those of others are
             not computed.
         sizes: how many numbers of the flat vector belong to parameters, and its length.
+
+    Raises:
+        NotRepeatable: if a parameter is used twice.
     """
 
     def __init__(
@@ -33,6 +43,8 @@ class BoundNetwork:
         places: Mapping[int, int],
         sizes: tuple[int, int],
     ) -> None:
+        if used_twice(params):
+            raise NotRepeatable("a parameter belongs to several layers")
         self.plan, self.params, self.length = plan, list(params), sizes[1]
         self.input, self.tangents = input
         self.points = self.input.shape[-2]
@@ -41,11 +53,11 @@ class BoundNetwork:
         self.whole = sum(p.numel() for p in params if p is not None and id(p) in places) == sizes[0]
         self._saved = torch.empty(_saved_size(plan, self.points), dtype=plan.dtype)
         self._given: Any = None
+        self.out = torch.empty((plan.rows, self.points, plan.widths[-1]), dtype=plan.dtype)
 
     def forward(self) -> Tensor:
-        """Return the output series, shape (rows, N, c)."""
-        plan = self.plan
-        out = torch.empty((plan.rows, self.points, plan.widths[-1]), dtype=plan.dtype)
+        """Return the output series, shape (rows, N, c), in memory that the next call overwrites."""
+        plan, out = self.plan, self.out
         self._given = _pack(self.params)
         _library().forward(
             plan.single, plan.address, self._given, self.points, self.input.data_ptr(),
