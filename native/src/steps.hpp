@@ -123,15 +123,16 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
             for (int t = 0; t < a.tiles; t++) {
                 const V* g = a.g + f * a.g_stride + long(t) * a.z_rows;
                 V* h = a.h + f * a.h_stride + long(t) * a.rows;
-                V slope[cap(N)], in[cap(N)], out[cap(N)];
+                V slope[cap(N)], in[cap(N)], out[cap(N)], sum = V{};
                 in[0] = g[0];
                 for (long d = 0; d < D; d++) {
                     fetch_slope(a, f, t, n, d, slope);
                     gather(a, g, n, d, a.degree, in);
                     NTG_UNROLL
                     for (int k = 0; k <= n; k++) out[k] = Line<N>{n}.convolve(slope, in, k);
-                    scatter(a, h, n, d, out);
+                    scatter(a, h, n, d, out, sum);
                 }
+                finish(a, h, n, sum);
                 h[0] = out[0];
             }
     }
@@ -143,15 +144,17 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
         V* y = a.y + f * a.y_stride + t * a.rows;
         V* const keeps = a.y + f * a.y_stride + long(a.capacity) * a.rows;
         V* s = keep == KEEP_SLOPE ? keeps + t * a.rows : keeps + t;
-        V arg[cap(N)], value[cap(N)], slope[cap(N)];
+        V arg[cap(N)], value[cap(N)], slope[cap(N)], sum = V{}, slopes = V{};
         arg[0] = head;
         for (long d = 0; d < D; d++) {
             gather(a, z, n, d, M ? M : a.degree, arg);
             Row::template series<V>(Line<N, M>{n}, arg, start, rate, value, slope);
             if (d == 0) y[0] = value[0], s[0] = slope[0];
-            scatter(a, y, n, d, value);
-            if (keep == KEEP_SLOPE) scatter(a, s, n, d, slope);
+            scatter(a, y, n, d, value, sum);
+            if (keep == KEEP_SLOPE) scatter(a, s, n, d, slope, slopes);
         }
+        finish(a, y, n, sum);
+        if (keep == KEEP_SLOPE) finish(a, s, n, slopes);
     }
     static NTG_INLINE V correlate(const V* s, const V* g, int j, int n) {
         V sum = s[0] * g[j];
@@ -171,16 +174,20 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
             for (int k = 1; k <= n; k++, row += D) out[k] = k <= degree ? *row : V{};
         }
     }
-    static NTG_INLINE void scatter(const Step<T>& a, V* y, int n, long d, const V* value) {
+    // A collapsed top coefficient is summed in a register, and written by finish().
+    static NTG_INLINE void scatter(const Step<T>& a, V* y, int n, long d, const V* value, V& sum) {
         const long D = a.shape.directions;
         V* row = y + 1 + d;
         NTG_UNROLL
         for (int k = 1; k < n; k++, row += D) *row = value[k];
         if (n == 0) return;
-        if (a.shape.shared(d))
-            row[-d] += value[n];
+        if (a.shape.collapsed)
+            sum += value[n];
         else
             *row = value[n];
+    }
+    static NTG_INLINE void finish(const Step<T>& a, V* y, int n, V sum) {
+        if (n && a.shape.collapsed) y[1 + (n - 1L) * a.shape.directions] = sum;
     }
     static NTG_INLINE void fetch_slope(const Step<T>& a, int f, int t, int n, long d, V* slope) {
         const V* y = a.y + f * a.y_stride + long(t) * a.rows;
