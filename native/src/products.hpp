@@ -130,12 +130,17 @@ void outer(const vec<T>* a, long a_count, long a_stride, const vec<T>* b, long b
     static constexpr OuterBlock<T> table[3][8] = {NTG_OUTERS(1), NTG_OUTERS(2), NTG_OUTERS(3)};
     if (b_count < a_count && b_count < 8)  // the longer side takes the eight registers
         return outer<T>(b, b_count, b_stride, a, a_count, a_stride, rows, out, step_b, step_a);
-    for (long i = 0; i < a_count; i += NTG_OUTER) {
-        const long height = a_count - i < NTG_OUTER ? a_count - i : NTG_OUTER;
+    // Eight features of b and a chunk of rows stay in the innermost cache while a passes by.
+    const long chunks = (rows + 63) / 64;
+    for (long c = 0; c < chunks; c++) {
+        const long first = rows * c / chunks, count = rows * (c + 1) / chunks - first;
         for (long j = 0; j < b_count; j += 8) {
             const long width = b_count - j < 8 ? b_count - j : 8;
-            table[height - 1][width - 1](a + i * a_stride, a_stride, b + j * b_stride, b_stride, rows,
-                                         out + i * step_a + j * step_b, step_a, step_b);
+            for (long i = 0; i < a_count; i += NTG_OUTER) {
+                const long height = a_count - i < NTG_OUTER ? a_count - i : NTG_OUTER;
+                table[height - 1][width - 1](a + i * a_stride + first, a_stride, b + j * b_stride + first, b_stride,
+                                             count, out + i * step_a + j * step_b, step_a, step_b);
+            }
         }
     }
 }
