@@ -50,6 +50,7 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
 
     static void forward(const Step<T>& a) {
         if constexpr (N > 0 && N < 4) {
+            if (a.shape.directions == 1 && a.degree >= (M ? M : N)) return forward_along_one(a);
             for (long f = 0; f < a.features; f++)
                 for (long t = 0; t < a.tiles; t++) {
                     V start[4], rate[4];
@@ -59,6 +60,33 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
                 }
         } else {
             forward_in_groups(a);
+        }
+    }
+
+    // A single line, its argument stored to the full: what short series cost beside their arithmetic is left out.
+    static void forward_along_one(const Step<T>& a) {
+        constexpr int degree = M ? M : N;
+        const long z_rows = a.z_rows, rows = N + 1;
+        for (long f = 0; f < a.features; f++) {
+            const V* z = a.z + f * a.z_stride;
+            V* y = a.y + f * a.y_stride;
+            V* s = y + a.capacity * rows;
+            const V shift = spread<T>(a.bias ? a.bias[f] : T(0));
+            for (const V* const end = z + a.tiles * z_rows; z < end; z += z_rows, y += rows) {
+                V arg[cap(N)], start[4], rate[4], value[cap(N)], slope[cap(N)];
+                arg[0] = z[0] + shift;
+                NTG_UNROLL
+                for (int k = 1; k <= N; k++) arg[k] = k <= degree ? z[k] : V{};
+                Row::start(arg[0], start, rate);
+                Row::template series<V>(Line<N, M>{N}, arg, start, rate, value, slope);
+                NTG_UNROLL
+                for (int k = 0; k <= N; k++) y[k] = value[k];
+                *s++ = slope[0];
+                if (keep == KEEP_SLOPE) {
+                    NTG_UNROLL
+                    for (int k = 1; k <= N; k++) *s++ = slope[k];
+                }
+            }
         }
     }
 
@@ -87,6 +115,9 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
     // h_j = sum over k >= j of s_{k-j} g_k.
     static void backward(const Step<T>& a) {
         const int n = N ? N : a.shape.order, D = a.shape.directions, m = a.degree < n ? a.degree : n;
+        if constexpr (N > 0 && N < 4) {
+            if (D == 1 && m == n) return backward_along_one(a);
+        }
         for (int f = 0; f < a.features; f++)
             for (int t = 0; t < a.tiles; t++) {
                 const V* g = a.g + f * a.g_stride + long(t) * a.rows;
@@ -114,6 +145,32 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
                 }
                 h[0] = head;
             }
+    }
+
+    static void backward_along_one(const Step<T>& a) {
+        constexpr int rows = N + 1;
+        for (long f = 0; f < a.features; f++) {
+            const V *g = a.g + f * a.g_stride, *y = a.y + f * a.y_stride, *s = y + long(a.capacity) * rows;
+            V* h = a.h + f * a.h_stride;
+            for (const V* const end = g + long(a.tiles) * rows; g < end; g += rows, h += rows, y += rows) {
+                V value[rows], slope[cap(N)], in[rows], out[rows];
+                NTG_UNROLL
+                for (int k = 0; k <= N; k++) in[k] = g[k], slope[k] = V{};
+                slope[0] = *s++;
+                if (keep == KEEP_SLOPE) {
+                    NTG_UNROLL
+                    for (int k = 1; k <= N; k++) slope[k] = *s++;
+                } else if (keep == KEEP_OUTPUT) {
+                    NTG_UNROLL
+                    for (int k = 0; k <= N; k++) value[k] = y[k];
+                    Row::template rebuild<V>(Line<N>{N}, value, slope[0], slope);
+                }
+                NTG_UNROLL
+                for (int j = 0; j <= N; j++) out[j] = correlate(slope, in, j, N);
+                NTG_UNROLL
+                for (int j = 0; j <= N; j++) h[j] = out[j];
+            }
+        }
     }
 
     // h = s * g, truncated.

@@ -120,10 +120,14 @@ def _sequential(f: nn.Sequential) -> Dense | None:
     for module in f._modules.values():
         if module is None or _hooked(module):
             return None
-        kind = type(module)
+        kind, state = type(module), module.__dict__
         if kind is nn.Linear:
-            weights.append(module.weight)  # type: ignore[arg-type]
-            biases.append(module.bias)  # type: ignore[arg-type]
+            held = state["_parameters"]
+            # Elsewhere than usual (an attribute of its own, taken out): the general way finds it.
+            if "weight" not in held or "bias" not in held or "weight" in state or "bias" in state:
+                return None
+            weights.append(held["weight"])
+            biases.append(held["bias"])
             activations.append(table.IDENTITY)
         elif kind in rows and activations and activations[-1] is table.IDENTITY:
             activations[-1] = rows[kind]
