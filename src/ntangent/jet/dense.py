@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +18,7 @@ from ntangent.jet.dispatch import RULES
 from ntangent.jet.layers import ActivationRule, linear
 
 
-@dataclass(frozen=True)
-class Dense:
+class Dense(NamedTuple):
     """A dense network: after the i-th affine map comes the i-th activation.
 
     Args:
@@ -40,8 +38,7 @@ class Dense:
         return tuple(p for pair in pairs for p in pair if p is not None)
 
 
-@dataclass(frozen=True)
-class Pass:
+class Pass(NamedTuple):
     """One call of the compiled kernels: a dense network and what it is applied to.
 
     Args:

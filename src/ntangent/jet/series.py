@@ -49,6 +49,10 @@ class Jet:
         self.data = data
         self.order = order
         self.directions = directions
+        if type(directions) is int or directions is None:  # at once: every call of `jet` comes here
+            degree, rest = divmod(data.shape[0] - 1, directions or 1)
+            if rest == 0 and degree <= order and degree >= 0:
+                return
         if data.shape[0] != row_count(self.structure, self.degree) or self.degree > order:
             where = f"in {directions or 1} direction(s)"
             raise ShapeError(
