@@ -276,7 +276,7 @@ def dense_jet(
         input.requires_grad or any(p is not None and p.requires_grad for p in params)
     ):
         apply = _Fused.apply if under_transform(input) else _apply_fused  # left over from a transform
-        return apply(plan, recompute, tangents, input, *params)  # type: ignore[no-any-return,no-untyped-call]
+        return apply(plan, recompute, tangents, input, *params)  # type: ignore[no-any-return]
     return calls.forward(plan, input, params, False, tangents)[0]
 
 
