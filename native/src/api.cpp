@@ -45,7 +45,7 @@ const NtangentKernels& kernels(int single) {
 
 #define NTG_API extern "C" __attribute__((visibility("default")))
 
-NTG_API int ntangent_abi() { return 3; }
+NTG_API int ntangent_abi() { return 4; }
 NTG_API const char* ntangent_isa() { return kernels(0).isa; }
 NTG_API int ntangent_max_order() { return kernels(0).max_order; }
 NTG_API int ntangent_max_rows() { return kernels(0).max_rows; }

@@ -58,12 +58,14 @@ template <class T> struct Network {
         shape = Shape{int(plan[2]), int(plan[1]), int(plan[4]), table_at(plan[5])};
         widths = plan + 6, kinds = widths + layers + 1;
         rows = shape.rows(), rows_in = shape.rows(degree), lines = tangents ? rows_in - 1 : 0;
+        widest = 0;
+        for (int l = 0; l <= layers; l++) widest = widths[l] > widest ? widths[l] : widest;
+        // Rows of a block: many for long sums in the products, few enough for its layers to stay in the cache.
+        const long most = widest > 128 ? 24 : 48, wanted = most / rows > 1 ? most / rows : 1;
         const long all = (points + L - 1) / L, share = all / 4 > 1 ? all / 4 : 1;
-        const long wanted = 24 / rows > 1 ? 24 / rows : 1;
         tiles = int(wanted < share ? wanted : share);
         blocks = (all + tiles - 1) / tiles;
-        widest = 0, parameters = 0, block_size = 0, widest_region = 0;
-        for (int l = 0; l <= layers; l++) widest = widths[l] > widest ? widths[l] : widest;
+        parameters = 0, block_size = 0, widest_region = 0;
         for (int l = 0; l < layers; l++) {
             const bool last = l + 1 == layers;
             const int kept = kinds[l] < 0 ? 0 : row_entry<T>(kinds[l]).keep == KEEP_SLOPE ? int(rows) : 1;
@@ -99,11 +101,14 @@ template <class T> struct Network {
     long fixed_size() const { return widths[1] * lines; }
     void fix(T* memory) {
         fixed = memory;
+        const long in = widths[0];
         for (long o = 0; tangents && o < widths[1]; o++)
-            for (long j = 0; j < lines; j++) {
-                T sum = T(0);
-                for (long i = 0; i < widths[0]; i++) sum += values[0][o * widths[0] + i] * tangents[j * widths[0] + i];
-                *memory++ = sum;
+            for (long j = 0; j < lines; j += 8) {  // eight sums at a time do not wait for each other
+                const long width = lines - j < 8 ? lines - j : 8;
+                T sums[8] = {};
+                for (long i = 0; i < in; i++)
+                    for (long c = 0; c < width; c++) sums[c] += values[0][o * in + i] * tangents[(j + c) * in + i];
+                for (long c = 0; c < width; c++) *memory++ = sums[c];
             }
     }
     // Rows of the argument that each point has of its own.

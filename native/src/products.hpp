@@ -2,20 +2,27 @@
 #pragma once
 #include "vec.hpp"
 
+// In registers: PANEL output features times the rows of jets of a product; features of cotangents of an outer one.
 #if NTG_VBYTES == 64 || defined(__aarch64__)
-#define NTG_ROWS 6   // rows of jets in registers
-#define NTG_OUTER 3  // features of cotangents in registers
+#define NTG_REGISTERS 24
+#define NTG_PANEL 8
+#define NTG_OUTER 3
 #else
-#define NTG_ROWS 3
+#define NTG_REGISTERS 12
+#define NTG_PANEL 4
 #define NTG_OUTER 1
 #endif
 
 namespace NTG_NS {
 namespace {
 
-constexpr int PANEL = 4;  // output features in registers
+constexpr int PANEL = NTG_PANEL, MOST_ROWS = 12;
+// Few features leave registers to more rows: independent sums hide the latency of a multiply-add.
+constexpr int rows_beside(int height) {
+    return NTG_REGISTERS / height < MOST_ROWS ? NTG_REGISTERS / height : MOST_ROWS;
+}
 
-// Copies a matrix so that four rows of it are read together. `panels` has out*in entries.
+// Copies a matrix so that PANEL rows of it are read together. `panels` has out*in entries.
 template <class T> void pack(const T* w, long out, long in, long row_step, long column_step, T* panels) {
     for (long o = 0; o < out; o += PANEL) {
         const long width = out - o < PANEL ? out - o : PANEL;
@@ -48,24 +55,34 @@ void product_block(const T* panel, long in, const vec<T>* y, long y_stride, vec<
 }
 
 template <class T> using ProductBlock = void (*)(const T*, long, const vec<T>*, long, vec<T>*, long, bool);
-#define NTG_PRODUCTS(OB) \
-    {product_block<T, OB, 1>, product_block<T, OB, 2>, product_block<T, OB, 3>, product_block<T, OB, 4>, \
-     product_block<T, OB, 5>, product_block<T, OB, 6>}
+template <class T> struct ProductTable {
+    ProductBlock<T> of[PANEL][MOST_ROWS];
+    constexpr ProductTable() : of{} { fill<1, 1>(); }
+    template <int OB, int KB> constexpr void fill() {
+        of[OB - 1][KB - 1] = product_block<T, OB, KB>;
+        if constexpr (KB < rows_beside(OB)) fill<OB, KB + 1>();
+        else if constexpr (OB < PANEL) fill<OB + 1, 1>();
+    }
+};
 
 // z[o][r] (+)= sum_i w[o][i] y[i][r].
 template <class T>
 void product(const T* panels, long out, long in, const vec<T>* y, long y_stride, long rows, vec<T>* z,
              long z_stride, bool add = false) {
-    static constexpr ProductBlock<T> table[PANEL][6] = {NTG_PRODUCTS(1), NTG_PRODUCTS(2), NTG_PRODUCTS(3),
-                                                        NTG_PRODUCTS(4)};
-    const long blocks = (rows + NTG_ROWS - 1) / NTG_ROWS;
-    for (long b = 0, r = 0; b < blocks; b++) {
-        const long width = rows / blocks + (b < rows % blocks);
-        for (long o = 0; o < out; o += PANEL) {
-            const long height = out - o < PANEL ? out - o : PANEL;
-            table[height - 1][width - 1](panels + o * in, in, y + r, y_stride, z + o * z_stride + r, z_stride, add);
+    static constexpr ProductTable<T> table;
+    const long whole = out - out % PANEL;
+    // Full panels share the rows read; what is left has a partition of its own.
+    for (long start = 0, end = whole; start < out; start = end, end = out) {
+        const long height = end <= whole ? PANEL : out - whole, most = rows_beside(int(height));
+        if (start == end) continue;
+        const long blocks = (rows + most - 1) / most;
+        for (long b = 0, r = 0; b < blocks; b++) {
+            const long width = rows / blocks + (b < rows % blocks);
+            const ProductBlock<T> block = table.of[height - 1][width - 1];
+            for (long o = start; o < end; o += height)
+                block(panels + o * in, in, y + r, y_stride, z + o * z_stride + r, z_stride, add);
+            r += width;
         }
-        r += width;
     }
 }
 
@@ -113,12 +130,17 @@ void outer(const vec<T>* a, long a_count, long a_stride, const vec<T>* b, long b
     static constexpr OuterBlock<T> table[3][8] = {NTG_OUTERS(1), NTG_OUTERS(2), NTG_OUTERS(3)};
     if (b_count < a_count && b_count < 8)  // the longer side takes the eight registers
         return outer<T>(b, b_count, b_stride, a, a_count, a_stride, rows, out, step_b, step_a);
-    for (long i = 0; i < a_count; i += NTG_OUTER) {
-        const long height = a_count - i < NTG_OUTER ? a_count - i : NTG_OUTER;
+    // Eight features of b and a chunk of rows stay in the innermost cache while a passes by.
+    const long chunks = (rows + 63) / 64;
+    for (long c = 0; c < chunks; c++) {
+        const long first = rows * c / chunks, count = rows * (c + 1) / chunks - first;
         for (long j = 0; j < b_count; j += 8) {
             const long width = b_count - j < 8 ? b_count - j : 8;
-            table[height - 1][width - 1](a + i * a_stride, a_stride, b + j * b_stride, b_stride, rows,
-                                         out + i * step_a + j * step_b, step_a, step_b);
+            for (long i = 0; i < a_count; i += NTG_OUTER) {
+                const long height = a_count - i < NTG_OUTER ? a_count - i : NTG_OUTER;
+                table[height - 1][width - 1](a + i * a_stride + first, a_stride, b + j * b_stride + first, b_stride,
+                                             count, out + i * step_a + j * step_b, step_a, step_b);
+            }
         }
     }
 }

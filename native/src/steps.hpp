@@ -50,6 +50,7 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
 
     static void forward(const Step<T>& a) {
         if constexpr (N > 0 && N < 4) {
+            if (a.shape.directions == 1 && a.degree >= (M ? M : N)) return forward_along_one(a);
             for (long f = 0; f < a.features; f++)
                 for (long t = 0; t < a.tiles; t++) {
                     V start[4], rate[4];
@@ -59,6 +60,33 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
                 }
         } else {
             forward_in_groups(a);
+        }
+    }
+
+    // A single line, its argument stored to the full: what short series cost beside their arithmetic is left out.
+    static void forward_along_one(const Step<T>& a) {
+        constexpr int degree = M ? M : N;
+        const long z_rows = a.z_rows, rows = N + 1;
+        for (long f = 0; f < a.features; f++) {
+            const V* z = a.z + f * a.z_stride;
+            V* y = a.y + f * a.y_stride;
+            V* s = y + a.capacity * rows;
+            const V shift = spread<T>(a.bias ? a.bias[f] : T(0));
+            for (const V* const end = z + a.tiles * z_rows; z < end; z += z_rows, y += rows) {
+                V arg[cap(N)], start[4], rate[4], value[cap(N)], slope[cap(N)];
+                arg[0] = z[0] + shift;
+                NTG_UNROLL
+                for (int k = 1; k <= N; k++) arg[k] = k <= degree ? z[k] : V{};
+                Row::start(arg[0], start, rate);
+                Row::template series<V>(Line<N, M>{N}, arg, start, rate, value, slope);
+                NTG_UNROLL
+                for (int k = 0; k <= N; k++) y[k] = value[k];
+                *s++ = slope[0];
+                if (keep == KEEP_SLOPE) {
+                    NTG_UNROLL
+                    for (int k = 1; k <= N; k++) *s++ = slope[k];
+                }
+            }
         }
     }
 
@@ -87,6 +115,9 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
     // h_j = sum over k >= j of s_{k-j} g_k.
     static void backward(const Step<T>& a) {
         const int n = N ? N : a.shape.order, D = a.shape.directions, m = a.degree < n ? a.degree : n;
+        if constexpr (N > 0 && N < 4) {
+            if (D == 1 && m == n) return backward_along_one(a);
+        }
         for (int f = 0; f < a.features; f++)
             for (int t = 0; t < a.tiles; t++) {
                 const V* g = a.g + f * a.g_stride + long(t) * a.rows;
@@ -116,6 +147,32 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
             }
     }
 
+    static void backward_along_one(const Step<T>& a) {
+        constexpr int rows = N + 1;
+        for (long f = 0; f < a.features; f++) {
+            const V *g = a.g + f * a.g_stride, *y = a.y + f * a.y_stride, *s = y + long(a.capacity) * rows;
+            V* h = a.h + f * a.h_stride;
+            for (const V* const end = g + long(a.tiles) * rows; g < end; g += rows, h += rows, y += rows) {
+                V value[rows], slope[cap(N)], in[rows], out[rows];
+                NTG_UNROLL
+                for (int k = 0; k <= N; k++) in[k] = g[k], slope[k] = V{};
+                slope[0] = *s++;
+                if (keep == KEEP_SLOPE) {
+                    NTG_UNROLL
+                    for (int k = 1; k <= N; k++) slope[k] = *s++;
+                } else if (keep == KEEP_OUTPUT) {
+                    NTG_UNROLL
+                    for (int k = 0; k <= N; k++) value[k] = y[k];
+                    Row::template rebuild<V>(Line<N>{N}, value, slope[0], slope);
+                }
+                NTG_UNROLL
+                for (int j = 0; j <= N; j++) out[j] = correlate(slope, in, j, N);
+                NTG_UNROLL
+                for (int j = 0; j <= N; j++) h[j] = out[j];
+            }
+        }
+    }
+
     // h = s * g, truncated.
     static void tangent(const Step<T>& a) {
         const int n = N ? N : a.shape.order, D = a.shape.directions;
@@ -123,15 +180,16 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
             for (int t = 0; t < a.tiles; t++) {
                 const V* g = a.g + f * a.g_stride + long(t) * a.z_rows;
                 V* h = a.h + f * a.h_stride + long(t) * a.rows;
-                V slope[cap(N)], in[cap(N)], out[cap(N)];
+                V slope[cap(N)], in[cap(N)], out[cap(N)], sum = V{};
                 in[0] = g[0];
                 for (long d = 0; d < D; d++) {
                     fetch_slope(a, f, t, n, d, slope);
                     gather(a, g, n, d, a.degree, in);
                     NTG_UNROLL
                     for (int k = 0; k <= n; k++) out[k] = Line<N>{n}.convolve(slope, in, k);
-                    scatter(a, h, n, d, out);
+                    scatter(a, h, n, d, out, sum);
                 }
+                finish(a, h, n, sum);
                 h[0] = out[0];
             }
     }
@@ -143,15 +201,17 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
         V* y = a.y + f * a.y_stride + t * a.rows;
         V* const keeps = a.y + f * a.y_stride + long(a.capacity) * a.rows;
         V* s = keep == KEEP_SLOPE ? keeps + t * a.rows : keeps + t;
-        V arg[cap(N)], value[cap(N)], slope[cap(N)];
+        V arg[cap(N)], value[cap(N)], slope[cap(N)], sum = V{}, slopes = V{};
         arg[0] = head;
         for (long d = 0; d < D; d++) {
             gather(a, z, n, d, M ? M : a.degree, arg);
             Row::template series<V>(Line<N, M>{n}, arg, start, rate, value, slope);
             if (d == 0) y[0] = value[0], s[0] = slope[0];
-            scatter(a, y, n, d, value);
-            if (keep == KEEP_SLOPE) scatter(a, s, n, d, slope);
+            scatter(a, y, n, d, value, sum);
+            if (keep == KEEP_SLOPE) scatter(a, s, n, d, slope, slopes);
         }
+        finish(a, y, n, sum);
+        if (keep == KEEP_SLOPE) finish(a, s, n, slopes);
     }
     static NTG_INLINE V correlate(const V* s, const V* g, int j, int n) {
         V sum = s[0] * g[j];
@@ -171,16 +231,20 @@ template <class T, class Row, int N, int M = 0> struct Kernel {
             for (int k = 1; k <= n; k++, row += D) out[k] = k <= degree ? *row : V{};
         }
     }
-    static NTG_INLINE void scatter(const Step<T>& a, V* y, int n, long d, const V* value) {
+    // A collapsed top coefficient is summed in a register, and written by finish().
+    static NTG_INLINE void scatter(const Step<T>& a, V* y, int n, long d, const V* value, V& sum) {
         const long D = a.shape.directions;
         V* row = y + 1 + d;
         NTG_UNROLL
         for (int k = 1; k < n; k++, row += D) *row = value[k];
         if (n == 0) return;
-        if (a.shape.shared(d))
-            row[-d] += value[n];
+        if (a.shape.collapsed)
+            sum += value[n];
         else
             *row = value[n];
+    }
+    static NTG_INLINE void finish(const Step<T>& a, V* y, int n, V sum) {
+        if (n && a.shape.collapsed) y[1 + (n - 1L) * a.shape.directions] = sum;
     }
     static NTG_INLINE void fetch_slope(const Step<T>& a, int f, int t, int n, long d, V* slope) {
         const V* y = a.y + f * a.y_stride + long(t) * a.rows;

@@ -82,7 +82,8 @@ def check_finite(x: Tensor, name: str) -> Tensor:
     if torch.compiler.is_compiling() or under_transform(x):
         return x
     # A finite sum has finite terms: one pass and one number, where the mask takes three.
-    if not math.isfinite(float(x.detach().sum())) and not bool(torch.isfinite(x).all()):
+    total = (x.detach() if x.requires_grad else x).sum().item()
+    if not math.isfinite(total) and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).sum())
         raise NonFiniteError(
             f"{name} contains {bad} non-finite value(s)",

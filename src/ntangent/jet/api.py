@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ntangent._base.check import check_choice, check_finite, check_order, check_points
+from ntangent._base.check import check_choice, check_finite, check_order, check_points, under_transform
 from ntangent._base.errors import BackendError, DtypeError, ShapeError
 from ntangent.jet.dense import as_dense, module_dtype
 from ntangent.jet.execute import EXECUTORS, run_along
@@ -38,6 +39,13 @@ def variable(x: Tensor, order: int, direction: Tensor | int | None = None) -> Je
     return Jet(torch.cat([x[None], tangents]), order, len(directions) if several else None)
 
 
+@lru_cache(maxsize=16)
+def _one(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the only direction in one dimension; not an inference tensor, so that it serves everywhere."""
+    with torch.inference_mode(False):
+        return torch.ones((1, 1), dtype=dtype, device=device)
+
+
 def _directions(x: Tensor, direction: Any) -> tuple[Tensor, bool]:
     """Return the directions as a (D, d) tensor and whether the result has a direction axis."""
     d = x.shape[1]
@@ -48,7 +56,9 @@ def _directions(x: Tensor, direction: Any) -> tuple[Tensor, bool]:
                 "derivatives of a function of several variables are taken along a line",
                 "jet(f, x, order, direction=0)  # along the first coordinate",
             )
-        return x.new_ones((1, 1)), False
+        # Found once, but not where tensors stand for others (compilers, transforms).
+        plain = type(x) is Tensor and not torch.compiler.is_compiling() and not under_transform(x)
+        return (_one if plain else _one.__wrapped__)(x.dtype, x.device), False
     if isinstance(direction, bool) or not isinstance(direction, int | Tensor):
         raise DtypeError(
             f"direction must be None, an int or a tensor, got {direction!r}",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +18,7 @@ from ntangent.jet.dispatch import RULES
 from ntangent.jet.layers import ActivationRule, linear
 
 
-@dataclass(frozen=True)
-class Dense:
+class Dense(NamedTuple):
     """A dense network: after the i-th affine map comes the i-th activation.
 
     Args:
@@ -44,8 +42,7 @@ class Dense:
         return tuple(p for pair in zip(self.weights, self.biases, strict=True) for p in pair)
 
 
-@dataclass(frozen=True)
-class Pass:
+class Pass(NamedTuple):
     """One pass through a whole dense network, and what it is applied to.
 
     Args:
@@ -126,10 +123,14 @@ def _sequential(f: nn.Sequential) -> Dense | None:
     for module in f._modules.values():
         if module is None or _hooked(module):
             return None
-        kind = type(module)
+        kind, state = type(module), module.__dict__
         if kind is nn.Linear:
-            weights.append(module.weight)  # type: ignore[arg-type]
-            biases.append(module.bias)  # type: ignore[arg-type]
+            held = state["_parameters"]
+            # Elsewhere than usual (an attribute of its own, taken out): the general way finds it.
+            if "weight" not in held or "bias" not in held or "weight" in state or "bias" in state:
+                return None
+            weights.append(held["weight"])
+            biases.append(held["bias"])
             activations.append(table.IDENTITY)
         elif kind in rows and activations and activations[-1] is table.IDENTITY:
             activations[-1] = rows[kind]

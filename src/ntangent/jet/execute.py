@@ -69,7 +69,7 @@ def native_network(f: Field, x: Tensor, structure: Structure) -> tuple[Dense | N
     """
     if not native.available():
         return None, native.reason()
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         return None, f"the kernels run on the CPU, the points are on {x.device}"
     if x.ndim != 2:
         return None, "the kernels take values of shape (points, dimension)"

@@ -49,12 +49,12 @@ class Jet:
         self.data = data
         self.order = order
         self.directions = directions
-        if data.shape[0] != row_count(self.structure, self.degree) or self.degree > order:
-            where = f"in {directions or 1} direction(s)"
+        degree = degree_of(data, structure := directions or 1)
+        if data.shape[0] != row_count(structure, degree) or degree > order:
             raise ShapeError(
-                f"{data.shape[0]} rows cannot hold a series of order {order} {where}",
+                f"{data.shape[0]} rows cannot hold a series of order {order} in {structure} direction(s)",
                 "the rows are the value and then `directions` rows for each stored order <= order",
-                f"data of shape ({row_count(self.structure, order)}, *shape)",
+                f"data of shape ({row_count(structure, order)}, *shape)",
             )
 
     # --- what it holds -------------------------------------------------------------------------

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from ntangent._base.check import check_positive
-from ntangent._base.describe import describe
 from ntangent._base.errors import ArgumentError, ProblemError
 from ntangent._base.protocols import Stage
 from ntangent.jet import Jet
@@ -27,7 +26,7 @@ from ntangent.pinn.objective import PinnObjective
 from ntangent.pinn.problem import Problem
 from ntangent.pinn.solution import Solution
 from ntangent.pinn.solve import default_sampler, finish, solve
-from ntangent.run import Outcome, RunFolder, distribution, run_config
+from ntangent.run import Outcome, RunFolder, distribution
 
 Network = nn.Module | Mapping[str, nn.Module]
 FOLDER = "windows"
@@ -105,7 +104,7 @@ def march(
             begun = resume and (path / "config.json").exists()
             own = {"run_dir": path, "resume": begun, "overwrite": not begun}
         pieces.append(solve(part, start, stages, **own, **options))
-    whole = _whole(problem, time, edges, pieces, options)
+    whole = _whole(problem, time, pieces, options)
     return _finish(whole, pieces, folder)
 
 
@@ -316,7 +315,7 @@ class Windows(nn.Module):
 
 
 def _whole(
-    problem: Problem, time: str, edges: Sequence[float], pieces: Sequence[Solution], options: Mapping[str, Any]
+    problem: Problem, time: str, pieces: Sequence[Solution], options: Mapping[str, Any]
 ) -> PinnObjective:
     """Return the objective of the whole problem, at as many points as a window has."""
     axis = problem.domain.names.index(time)
@@ -358,7 +357,15 @@ def _finish(objective: PinnObjective, pieces: Sequence[Solution], folder: RunFol
         tuple(note for piece in pieces for note in piece.outcome.warnings),
     )  # fmt: skip
     solution = finish(objective, outcome, folder)
-    solution.notes["windows"] = [
-        {"time": list(piece.problem.interval(_time_of(objective))), "loss": piece.loss} for piece in pieces
-    ]
     return solution
+
+
+def _folder(
+    problem: Problem, net: Any, stages: Sequence[Stage], edges: Sequence[float], settings: Mapping[str, Any],
+    run_dir: str | Path, resume: bool, overwrite: bool,
+) -> RunFolder:
+    """Return the folder of the whole run."""
+    config = run_config(stages=stages, statement=describe(problem), network=describe(net), edges=edges, **settings)
+    if resume:
+        return RunFolder.resume(run_dir, config)
+    return RunFolder.create(run_dir, config, overwrite=overwrite)

@@ -19,7 +19,7 @@ from ntangent.jet.backends.rows import keeps, signature
 from ntangent.jet.backends.tables import Table, table
 from ntangent.jet.polynomial import variables
 
-ABI = 3
+ABI = 4
 MAX_LAYERS = 64
 _P, _I, _L = ctypes.c_void_p, ctypes.c_int, ctypes.c_long
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
@@ -236,6 +236,6 @@ class Plan(_Shape):
     def saved_size(self, points: Any) -> Any:
         """Return how many numbers forward saves for backward; works on symbolic sizes."""
         tiles = (points + self.lanes - 1) // self.lanes
-        share, wanted = torch.sym_max(tiles // 4, 1), max(24 // self.rows, 1)
+        share, wanted = torch.sym_max(tiles // 4, 1), max((24 if self.widest > 128 else 48) // self.rows, 1)
         block = torch.sym_min(share, wanted)
         return (tiles + block - 1) // block * block * self.per_tile * self.lanes

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
+from ntangent._base.check import under_transform
 from ntangent._base.errors import BackendError, ShapeError
 from ntangent.jet.activations import Activation
 from ntangent.jet.algebra import Algebra
@@ -61,6 +62,10 @@ class _Fused(Function):
             to_x, *grads = _expand(needs, _apply(_Backward, ctx.plan, needs, g, rows, *params))
             return None, None, None, to_x if to_x is None or tangents is None else to_x[0], *grads
         return None, None, None, *calls.backward(ctx.plan, x, params, ctx.saved, g, needs, tangents)
+
+
+# Without the search for tensors left over from transforms, which takes as long as a small network's kernel.
+_apply_fused: Any = super(Function, _Fused).apply
 
 
 def _apply(function: type[Function], *arguments: Any) -> Any:
@@ -270,7 +275,8 @@ def dense_jet(
     if torch.is_grad_enabled() and (
         input.requires_grad or any(p is not None and p.requires_grad for p in params)
     ):
-        return _Fused.apply(plan, recompute, tangents, input, *params)  # type: ignore[no-any-return,no-untyped-call]
+        apply = _Fused.apply if under_transform(input) else _apply_fused  # left over from a transform
+        return apply(plan, recompute, tangents, input, *params)  # type: ignore[no-any-return]
     return calls.forward(plan, input, params, False, tangents)[0]
 
 

@@ -337,7 +337,7 @@ class Domain(ABC):
         """Return whether a number lies in the interval of a coordinate, within rounding to float32."""
         return self.box.holds(name, x)
 
-    def between(self, name: str, low: float, high: float) -> Domain:  # noqa: ARG002
+    def between(self, name: str, low: float, high: float) -> Domain:
         """Return the part of the domain in which one coordinate lies between two numbers, as of its kind.
 
         Raises:
