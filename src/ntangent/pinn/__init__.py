@@ -50,3 +50,4 @@ from ntangent.pinn.weighting import ReLoBRaLo as ReLoBRaLo
 from ntangent.pinn.weighting import SelfAdaptive as SelfAdaptive
 from ntangent.pinn.weighting import SoftAdapt as SoftAdapt
 from ntangent.pinn.weighting import Weighting as Weighting
+from ntangent.pinn.windows import march as march

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ntangent.jet import Jet
 from ntangent.jet.series import lift
@@ -46,7 +46,9 @@ class EndState:
     column: int
     order: int
     name: str | None = None
-    _known: list[tuple[Jet, Jet]] = field(default_factory=list, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._known: list[tuple[Jet, Jet]] = []
 
     def __call__(self, points: Points) -> Any:
         """Return the values at points of any time, shape (N, 1)."""
@@ -104,7 +106,8 @@ class Fourier:
         k = torch.arange(1, count // 2 + 1, dtype=self.weights.dtype, device=self.weights.device)
         angle = (x - low) * (k * (2 * math.pi / period))
         one = lift(x.data.new_ones(x.shape[0], 1), x)
-        waves: Any = torch.cat([one, torch.cos(angle), torch.sin(angle)], -1)
+        parts: Any = [one, torch.cos(angle), torch.sin(angle)]
+        waves: Any = torch.cat(parts, -1)
         return plain(waves)
 
 
@@ -116,7 +119,8 @@ def resolved(state: EndState, axes: Sequence[int], ends: Sequence[tuple[float, f
         axes: of these coordinates.
         ends: lower end and period of each.
     """
-    like = next(p for p in state_parameters(state) if p.is_floating_point())
+    net = state.net if state.name is None else state.net[state.name]
+    like = next(net.parameters())
     dimension, count = len(axes), 64
     while count <= LARGEST[dimension]:
         grid = torch.arange(count, dtype=torch.float64, device=like.device) / count
@@ -140,12 +144,6 @@ def resolved(state: EndState, axes: Sequence[int], ends: Sequence[tuple[float, f
             return Fourier(tuple(axes), tuple(ends), weights.to(like.dtype))
         count *= 2
     return None
-
-
-def state_parameters(state: EndState) -> list[Tensor]:
-    """Return the parameters of the networks of a state."""
-    nets = state.net.values() if isinstance(state.net, dict) else [state.net]
-    return [p for net in nets if isinstance(net, nn.Module) for p in net.parameters()]
 
 
 def _late(count: int, third: int) -> Tensor:

@@ -173,9 +173,11 @@ def finish(
     folder: RunFolder | None,
     held_out: HeldOut | None = None,
     watch: Watch | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> Solution:
     """Return the solution of a finished training, with its evaluation written into the folder."""
     solution = Solution(objective, outcome, folder)
+    solution.notes |= notes or {}
     if held_out is not None:
         solution.notes |= held_out.last
     if isinstance(objective, ShardedObjective):

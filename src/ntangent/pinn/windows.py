@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ntangent._base.check import check_positive
+from ntangent._base.describe import describe
 from ntangent._base.errors import ArgumentError, ProblemError
 from ntangent._base.protocols import Stage
 from ntangent.jet import Jet
@@ -26,10 +28,12 @@ from ntangent.pinn.objective import PinnObjective
 from ntangent.pinn.problem import Problem
 from ntangent.pinn.solution import Solution
 from ntangent.pinn.solve import default_sampler, finish, solve
-from ntangent.run import Outcome, RunFolder, distribution
+from ntangent.run import Outcome, RunFolder, distribution, run_config
 
 Network = nn.Module | Mapping[str, nn.Module]
 FOLDER = "windows"
+# Options of a run that do not decide its bits.
+_TOLD_TO = ("callbacks", "progress", "checkpoint_every")
 
 
 def march(
@@ -60,8 +64,9 @@ def march(
     Args:
         problem: with an :class:`Initial` condition for every field that evolves. Other conditions are given
             by coordinates (``Dirichlet(x=0)``) or as data, which each window takes its part of.
-        net: a network, of which each window trains a copy; or a function of the window's domain that
-            returns one: ``lambda domain: pinn.Normalise(nt.MLP(2, 1), domain)``.
+        net: a network made for the whole domain, of which each window trains a copy that sees the time
+            stretched to the whole interval; or a function of the window's domain that returns one:
+            ``lambda domain: pinn.Normalise(nt.MLP(2, 1), domain)``.
         stages: optimisers of every window.
         windows: how many, equally long; or the times at which they meet.
         time: name of the time.
@@ -90,12 +95,18 @@ def march(
     edges = _edges(problem, time, windows)
     folder = None
     if run_dir is not None:
-        folder = _folder(problem, net, stages, edges, time, warm, run_dir, resume, overwrite, recipe, options)
+        config = _config(
+            problem, net, stages, {"windows": edges, "warm": warm, "time": time}, recipe, options
+        )
+        if resume:
+            folder = RunFolder.resume(run_dir, config)
+        else:
+            folder = RunFolder.create(run_dir, config, overwrite=overwrite)
     pieces: list[Solution] = []
     for number, (low, high) in enumerate(itertools.pairwise(edges)):
         last = pieces[-1] if pieces else None
         part = window(problem, time, low, high, last)
-        start = net(part.domain) if not isinstance(net, nn.Module | Mapping) else copy.deepcopy(net)
+        start = _start(net, problem, part, time)
         if warm and last is not None:
             start = _taken_over(start, last.net)
         own: dict[str, Any] = {}
@@ -160,9 +171,7 @@ def _started(condition: Initial, problem: Problem, time: str, last: Solution) ->
     return found
 
 
-def _cycles(
-    problem: Problem, time: str, field: str
-) -> tuple[list[int], list[tuple[float, float]]] | None:
+def _cycles(problem: Problem, time: str, field: str) -> tuple[list[int], list[tuple[float, float]]] | None:
     """Return axes, lower ends and periods of all coordinates but the time, if each has a hard period."""
     names = problem.domain.names
     closed = {
@@ -208,6 +217,52 @@ def _taken_over(start: Network, last: Any) -> Network:
         for name, parameter in own.items():
             parameter.copy_(old[name])
     return new
+
+
+class Stretched(nn.Module):
+    """A network that sees one coordinate's interval stretched to another; a dense network stays dense.
+
+    Args:
+        net: maps (N, inputs) to (N, c).
+        inputs: number of coordinates.
+        axis: of the coordinate.
+        seen: the interval it is made for.
+        given: the interval it gets.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, net: nn.Module, inputs: int, axis: int, seen: tuple[float, float], given: tuple[float, float]
+    ) -> None:
+        super().__init__()
+        first = next(net.parameters())
+        weight, bias = torch.eye(inputs, dtype=torch.float64), torch.zeros(inputs, dtype=torch.float64)
+        weight[axis, axis] = (seen[1] - seen[0]) / (given[1] - given[0])
+        bias[axis] = seen[0] - given[0] * weight[axis, axis]
+        self.net = net
+        self.register_buffer("weight", weight.to(first))
+        self.register_buffer("bias", bias.to(first))
+
+    def forward(self, x: Tensor) -> Any:
+        """Return the network at the stretched points."""
+        return self.net(functional.linear(x, self.weight, self.bias))
+
+
+def _start(net: Any, problem: Problem, part: Problem, time: str) -> Network:
+    """Return the network that a window starts from, or those of the fields."""
+    if not isinstance(net, nn.Module | Mapping):
+        made: Network = net(part.domain)
+        return made
+    net, seen, given = copy.deepcopy(net), problem.interval(time), part.interval(time)
+
+    def own(one: nn.Module, inputs: Sequence[str]) -> nn.Module:
+        return one if given == seen else Stretched(one, len(inputs), inputs.index(time), seen, given)
+
+    if isinstance(net, nn.ModuleDict | Mapping):
+        return nn.ModuleDict({name: own(one, problem.inputs(name)) for name, one in net.items()})
+    return own(net, problem.domain.names)
 
 
 # --- what can be cut ---------------------------------------------------------------------------------------
@@ -347,7 +402,7 @@ def _finish(objective: PinnObjective, pieces: Sequence[Solution], folder: RunFol
     history, steps = [], 0
     for piece in pieces:
         own = piece.outcome.history
-        history += [dataclasses.replace(record, step=record.step + steps) for record in own]
+        history += [record._replace(step=record.step + steps) for record in own]
         steps += own[-1].step if own else 0
     outcome = Outcome(
         theta, float(r @ r), history,
@@ -356,16 +411,25 @@ def _finish(objective: PinnObjective, pieces: Sequence[Solution], folder: RunFol
         next((piece.outcome.stopped for piece in pieces if piece.outcome.stopped), None),
         tuple(note for piece in pieces for note in piece.outcome.warnings),
     )  # fmt: skip
-    solution = finish(objective, outcome, folder)
-    return solution
+    notes = {"windows": [{"loss": piece.loss, "seconds": piece.outcome.seconds} for piece in pieces]}
+    return finish(objective, outcome, folder, notes=notes)
 
 
-def _folder(
-    problem: Problem, net: Any, stages: Sequence[Stage], edges: Sequence[float], settings: Mapping[str, Any],
-    run_dir: str | Path, resume: bool, overwrite: bool,
-) -> RunFolder:
-    """Return the folder of the whole run."""
-    config = run_config(stages=stages, statement=describe(problem), network=describe(net), edges=edges, **settings)
-    if resume:
-        return RunFolder.resume(run_dir, config)
-    return RunFolder.create(run_dir, config, overwrite=overwrite)
+def _config(
+    problem: Problem,
+    net: Any,
+    stages: Sequence[Stage],
+    settings: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the configuration of the whole run."""
+    given = dict(recipe or {"problem": "python", "options": {}})
+    first = net if isinstance(net, nn.Module | Mapping) else net(problem.domain)
+    first = first if isinstance(first, nn.Module) else nn.ModuleDict(dict(first))
+    told = {name: describe(value) for name, value in options.items() if name not in _TOLD_TO}
+    dtype = next(first.parameters()).dtype
+    return run_config(
+        dtype=dtype, problem=given["problem"], options=given["options"], stages=stages,
+        statement=describe(problem), network=describe(net), **{"seed": 0, **told, **settings},
+    )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -17,7 +18,7 @@ from ntangent._base.protocols import Stage
 from ntangent._base.registry import Registry
 from ntangent.jet import MLP
 from ntangent.nn import PeriodicEmbedding
-from ntangent.pinn import Periodic, Problem, Sampler, Sobol, Solution, solve
+from ntangent.pinn import Periodic, Problem, Sampler, Sobol, Solution, march, solve
 from ntangent.problems.reference import PeriodicSolution
 from ntangent.run import Callback, distribution
 
@@ -99,6 +100,8 @@ class Standard:
         iterations: budget of the Levenberg-Marquardt stage; with 0 the network is zero, and the polish
             alone finds the field, which is best for smooth solutions of linear problems.
         features: random features of the polish that follows; 0 for none.
+        windows: pieces of the time, solved one after the other; more than 1 for problems with initial
+            conditions only.
     """
 
     seed: int = 0
@@ -107,6 +110,7 @@ class Standard:
     points: int = 1000
     iterations: int = 200
     features: int = 0
+    windows: int = 1
 
     harmonics: ClassVar[int] = 1
     """Harmonics of the embedding of a periodic coordinate."""
@@ -118,7 +122,7 @@ class Standard:
     """Budget of the polish: of a linear problem the first step finds the minimum, the others round less."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "points"):
+        for name in ("width", "depth", "points", "windows"):
             check_positive(getattr(self, name), name, integer=True)
         for name in ("seed", "iterations", "features"):
             check_order(getattr(self, name), name)
@@ -284,7 +288,9 @@ def _count(solution: Solution, attempts: Sequence[dict[str, Any]]) -> None:
 def _run_once(
     name: str, recipe: Recipe, earlier: Earlier, *, callbacks: Sequence[Callback] = (), **options: Any
 ) -> Solution:
-    return solve(
+    windows = getattr(recipe, "windows", 1)
+    method: Callable[..., Solution] = solve if windows == 1 else partial(march, windows=windows)
+    return method(
         recipe.problem(),
         recipe.network(),
         recipe.stages(),
