@@ -18,6 +18,7 @@ from ntangent.pinn.problem import Problem
 
 # A Fourier series is resolved where its last third is below this part of its largest coefficient.
 RESOLVED = 1e-13
+NOISY = 1e-6  # relative rounding of a field above which it is not periodic but wrong
 LARGEST = {1: 4096, 2: 256}  # points of it in each coordinate, by the number of these
 KEPT = 8  # evaluations that are remembered
 
@@ -112,7 +113,7 @@ class Fourier:
 
 
 def resolved(state: EndState, axes: Sequence[int], ends: Sequence[tuple[float, float]]) -> Fourier | None:
-    """Return a state as a Fourier series to rounding, or None if its largest size does not resolve it.
+    """Return a state as a Fourier series to its rounding, or None if the largest series does not resolve it.
 
     Args:
         state: periodic in the coordinates, of which it is a function.
@@ -128,28 +129,38 @@ def resolved(state: EndState, axes: Sequence[int], ends: Sequence[tuple[float, f
         points = like.new_zeros(count**dimension, state.problem.domain.dimension)
         for axis, line in zip(axes, lines, strict=True):
             points[:, axis] = line.reshape(-1).to(like.dtype)
-        values = state(points).reshape(*[count] * dimension)
-        weights = values.double()
+        values = state(points)
+        weights = values.double().reshape(*[count] * dimension)
         for i in range(dimension):
             weights = _real_series(weights, i)
-        third = count // 6
-        size = weights.abs()
-        tail = max(
-            float(size.index_select(i, _late(count, third).to(size.device)).max()) for i in range(dimension)
-        )
-        noise = max(RESOLVED, 8 * torch.finfo(like.dtype).eps)
-        if tail <= noise * float(size.max()):
+        late = _late(count).to(like.device)
+        tail = max(float(weights.index_select(i, late).abs().max()) for i in range(dimension))
+        size = float(weights.abs().max())
+        least = max(RESOLVED, 8 * torch.finfo(like.dtype).eps) * size
+        if tail <= max(least, min(_noise(state, points, values, axes, ends), NOISY * size)):
             for i in range(dimension):
-                weights = weights.index_fill(i, _late(count, third).to(size.device), 0.0)
+                weights = weights.index_fill(i, late, 0.0)
             return Fourier(tuple(axes), tuple(ends), weights.to(like.dtype))
         count *= 2
     return None
 
 
-def _late(count: int, third: int) -> Tensor:
-    """Return the places of the highest frequencies of a series of ``count`` - 1 terms."""
+def _noise(
+    state: EndState, points: Tensor, values: Tensor, axes: Sequence[int], ends: Sequence[tuple[float, float]]
+) -> float:
+    """Return the rounding of a state: how far it is from itself a period on."""
+    few, gaps = slice(None, None, max(1, len(points) // 64)), []
+    for axis, (_, period) in zip(axes, ends, strict=True):
+        moved = points[few].clone()
+        moved[:, axis] += period
+        gaps.append(float((state(moved) - values[few]).abs().max()))
+    return max(gaps)
+
+
+def _late(count: int) -> Tensor:
+    """Return the places of the highest third of the frequencies in a series of ``count`` - 1 terms."""
     half = count // 2 - 1
-    high = torch.arange(half - third, half) + 1
+    high = torch.arange(half - count // 6, half) + 1
     return torch.cat([high, high + half])
 
 
