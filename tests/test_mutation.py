@@ -80,14 +80,20 @@ def test_the_unchanged_rows_pass() -> None:
 
 def mutants() -> list[tuple[str, Any, str, Callable[..., Any]]]:
     """Name, owner, attribute, and the wrong version of it."""
-    lines = solver.LineSolver
+    lines, table = solver.LineSolver, solver.AlgebraSolver
     pass_on, advance = lines._pass_on, lines._advance_product
+    fill, product = table._fill_rate, table._product
     correlate_rows, product_rows = arithmetic.correlate_rows, arithmetic.product_rows
     return [
         ("index shifted in the flow", lines, "_pass_on",
          lambda s, z, a, p, k: pass_on(s, z, a, p, max(k - 1, 0))),
         ("last order of a monomial skipped", lines, "_advance_product",
          lambda s, t, left, right, k: None if k == s.degree else advance(s, t, left, right, k)),
+        ("index shifted in a polynomial of the flow", table, "_fill_rate",
+         lambda s, rate, i, k: fill(s, rate, i, max(k - 1, 0))),
+        ("last grade of a product skipped", table, "_product",
+         lambda s, target, left, right, k, scale, add:
+             None if k == s.degree else product(s, target, left, right, k, scale, add)),
         ("adjoint shifted by one order", arithmetic, "correlate_rows",
          lambda s, g, d, n: correlate_rows(s, torch.cat([g[:1], g[1:].roll(1, 0)]), d, n)),
         ("product truncated one order early", arithmetic, "product_rows",
@@ -104,7 +110,8 @@ def test_a_wrong_engine_is_noticed(
     x = torch.linspace(0.5, 1.0, 3, dtype=F64)
 
     def both() -> None:
-        check_activation(ACTIVATIONS["tanh"], order=4, points=4, dtypes=(F64,))
+        for order in (4, 8):  # a table of products serves low orders along lines, another engine high ones
+            check_activation(ACTIVATIONS["tanh"], order=order, points=4, dtypes=(F64,))
         check_rule(torch.mul, x, x + 1)
 
     both()

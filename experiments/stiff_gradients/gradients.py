@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ntangent import ode
 from ntangent.ode import methods
-from ntangent.ode.methods import AdditiveRungeKutta, Exponential, Method, Multistep, RungeKutta
+from ntangent.ode.methods import Adams, AdditiveRungeKutta, Exponential, Method, Multistep, RungeKutta
 
 N, H = 5, 0.2
 LINEAR = (-0.5, -5.0, -50.0, -500.0)
@@ -112,6 +112,8 @@ def steps_cells(_options: Options) -> Iterator[Line]:
     """The linear equation for implicit and exponential methods, the other one for stages of Newton."""
     for name in methods.names():
         method = methods.get(name)
+        if isinstance(method, Adams):
+            continue  # damps no fast mode: the study has nothing to ask of it
         if method.implicit or isinstance(method, Exponential):
             yield {"method": name, "equation": "linear"}
     for name in methods.names():

@@ -11,7 +11,7 @@ from torch import Tensor
 from ntangent import diagnose, pinn
 from ntangent.pinn import RBA, Weighting
 
-ALLEN_CAHN = RBA()
+ALLEN_CAHN = RBA(init="zero")
 HELMHOLTZ = RBA(normalisation="min-max", init="first")
 
 
