@@ -38,7 +38,9 @@ class RBA(Weighting):
         eta: learning rate η of the weights.
         gamma: decay γ, in [0, 1).
         normalisation: "max" or "min-max".
-        init: λ before the first update: "one"; "zero"; "first" is zero and η = 1 in the first update.
+        init: λ before the first update: "one"; "zero", as in the paper; "first" is zero and η = 1 in the
+            first update. From zero the other terms are learned first, which matters where the equation
+            alone has a trivial solution (Allen-Cahn falls into u = 0 from one); it needs such a term.
         power: 2 for the loss mean((λ r)²) of the papers, 1 for mean(λ r²), as their JAX code has it.
         terms: the terms it acts on, one λ per point for each.
         every: iterations between updates; None is 1, or what the optimiser can follow.
