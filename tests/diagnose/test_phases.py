@@ -44,6 +44,19 @@ def test_no_transition_is_an_answer(seed):
     assert found.reason.startswith("no transition found")
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_slow_rise_does_not_hide_the_low_phase_before_it(seed):
+    t = np.geomspace(20, 45_000, 400)
+    x = np.log10(t)
+    # A fall to 0.1 (mean 0.4), a ramp with mean 0.8, a level of 1.8: more than 3 times 0.4, not 0.8.
+    knots, values = [20, 100, 110, 300, 301, 600, 610, 45_000], [1.4, 0.8, 0.2, -1.0, -0.7, 0.5, 0.25, 0.25]
+    y = np.interp(x, np.log10(knots), values)
+    snr = 10 ** (y + 0.02 * np.random.default_rng(seed).standard_normal(len(t)))
+    found = diagnose.phases(t, snr)
+    assert [phase.name for phase in found.phases] == ["fitting", "diffusion", "total diffusion"]
+    assert 300 < found.transition.iteration < 700
+
+
 def test_a_run_that_never_left_fitting():
     t = np.arange(1.0, 400)
     found = diagnose.phases(t, 50 * t**-0.3)

@@ -277,7 +277,7 @@ def _names(levels: Sequence[float], threshold: float, rise: float) -> list[str]:
             name = NAMES[2] if level >= threshold and level - lowest >= rise else NAMES[1]
         else:
             name = NAMES[2] if level >= threshold else NAMES[3]
-        lowest = level if name == NAMES[1] else lowest
+        lowest = level if level < threshold else lowest
         names.append(name)
     return names
 
