@@ -151,7 +151,8 @@ def train(
     trace = Trace(profile, every, (adam, lbfgs))
     stages = [optim.Adam(adam, lr=1.5e-4), optim.LBFGS(lbfgs, history=30)]
     solution = solve(
-        problem(profile, order), Network(backend), stages, sampler=Grid(301), equation_weights=[0.3], sobolev=[1.0], callbacks=[trace], progress=False,
+        problem(profile, order), Network(backend), stages, sampler=Grid(301),
+        equation_weights=[0.3], sobolev=[1.0], callbacks=[trace], progress=False,
     )  # fmt: skip
     return solution, trace
 
