@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -45,17 +44,14 @@ class Ahead:
 
     def __init__(self, times: Tensor, control: Control, longest: int) -> None:
         self.times: list[float] = times.tolist()
-        self.control, self.longest, self.length = control, longest, longest
+        self.sizes: list[float] = control.given(times.diff().abs()).tolist()
+        self.longest, self.length = longest, longest
         self.sign = 1.0 if self.times[1] > self.times[0] else -1.0
         self.pause, self.wait = 0, 1
 
     def size(self, target: int) -> float:
         """Return |h| that divides the way to an output into equal steps."""
-        gap = abs(self.times[target] - self.times[target - 1])
-        if self.control.steps is not None:
-            return gap / self.control.steps
-        assert self.control.step_size is not None
-        return gap / max(1, math.ceil(gap / self.control.step_size - 1e-9))
+        return self.sizes[target - 1]
 
     def mesh(self, start: Mesh, most: int) -> Mesh | None:
         """Return the next steps from an empty mesh on, as many as should be tried at once, or None."""

@@ -52,6 +52,13 @@ class Control:
         """Whether the steps are given and not chosen."""
         return self.step_size is not None or self.steps is not None
 
+    def given(self, gap: Tensor) -> Tensor:
+        """Return |h| of given steps that divide the ways between outputs into equal ones."""
+        if self.steps is not None:
+            return gap / self.steps
+        assert self.step_size is not None
+        return gap / torch.ceil(gap / self.step_size - 1e-9).clamp_min(1)
+
     def check(self, y0: Tensor) -> None:
         """Check the numbers against the state they apply to."""
         eps = torch.finfo(y0.dtype).eps

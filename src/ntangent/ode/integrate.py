@@ -113,11 +113,7 @@ class Walk:
     def _grid(self) -> Tensor:
         """Return |h| that divides the way to the next output into equal steps."""
         last = self.times[(self.target - 1).clamp(max=len(self.times) - 1)]
-        gap = (self.times[self.target.clamp(max=len(self.times) - 1)] - last).abs()
-        if self.control.steps is not None:
-            return gap / self.control.steps
-        assert self.control.step_size is not None
-        return gap / torch.ceil(gap / self.control.step_size - 1e-9).clamp_min(1)
+        return self.control.given((self.times[self.target.clamp(max=len(self.times) - 1)] - last).abs())
 
     def run(self) -> Trajectory:
         """Walk to the last output, or until a row fails."""

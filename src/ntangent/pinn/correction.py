@@ -114,7 +114,6 @@ def random_features(
         activation: f, "tanh" or "sin".
         periods: lower end and length of the period of each coordinate, None where it has none.
     """
-    generator = torch.Generator().manual_seed(seed)
     largest = torch.as_tensor(slope, dtype=torch.float64).expand(points.shape[1])
     waves = activation == "sin"
     first = [] if waves else _embedding(periods)
@@ -128,16 +127,14 @@ def random_features(
     if waves:
         engine = torch.quasirandom.SobolEngine(shape[1] + 1, scramble=True, seed=seed)
         draw = 2 * engine.draw(count, dtype=torch.float64) - 1
-        slopes, phase = draw[:, :-1] * largest, draw[:, -1]
-    else:
-        slopes = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * largest
-    if waves:
+        slopes, shift = draw[:, :-1] * largest, draw[:, -1] * math.pi
         for i, period in enumerate(periods):
             if period is not None:
                 slopes[:, i] = torch.round(slopes[:, i] / math.pi) * math.pi
                 frame.half[i] = period[1] / 2
-        shift = phase * math.pi
     else:
+        generator = torch.Generator().manual_seed(seed)
+        slopes = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * largest
         centres = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * (1 + 2 * MARGIN)
         shift = -(slopes * centres).sum(1)
     inner = frame.layer(slopes.to(points), shift.to(points))

@@ -93,9 +93,8 @@ def solve(
         ConvergenceError: if the loss becomes non-finite.
         DistributedError: if another process of the group was lost.
     """
-    if isinstance(net, Mapping) and not isinstance(net, nn.ModuleDict):
-        net = _networks(net)
-    dtype, device = _home(net)
+    net = as_module(net)
+    dtype, device = home(net)
     _check_options(stages, run_dir, resume, overwrite)
     _check_networks(problem, net)
     sampler = sampler or default_sampler(problem)
@@ -256,15 +255,18 @@ def _collocation(sampler: Sampler, domain: Any, dtype: torch.dtype, device: torc
     return points
 
 
-def _networks(nets: Mapping[str, Any]) -> nn.ModuleDict:
-    wrong = [name for name, net in nets.items() if not isinstance(net, nn.Module)]
+def as_module(net: nn.Module | Mapping[str, nn.Module]) -> nn.Module:
+    """Return a network as it is, and networks by name as one module."""
+    if not isinstance(net, Mapping) or isinstance(net, nn.ModuleDict):
+        return net
+    wrong = [name for name, own in net.items() if not isinstance(own, nn.Module)]
     if wrong:
         raise DtypeError(
-            f"the network of {wrong[0]!r} is {type(nets[wrong[0]]).__name__}",
+            f"the network of {wrong[0]!r} is {type(net[wrong[0]]).__name__}",
             "each field has a torch.nn.Module",
             'net={"u": nt.MLP(2, 1), "k": nt.MLP(1, 1)}',
         )
-    return nn.ModuleDict(dict(nets))
+    return nn.ModuleDict(dict(net))
 
 
 def _check_networks(problem: Problem, net: Any) -> None:
@@ -287,7 +289,7 @@ def _check_networks(problem: Problem, net: Any) -> None:
         )
 
 
-def _home(net: Any) -> tuple[torch.dtype, torch.device]:
+def home(net: Any) -> tuple[torch.dtype, torch.device]:
     """Return dtype and device of a network's parameters."""
     if not isinstance(net, nn.Module):
         raise DtypeError(

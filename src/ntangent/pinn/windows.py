@@ -27,7 +27,7 @@ from ntangent.pinn.hard.along import plain
 from ntangent.pinn.objective import PinnObjective
 from ntangent.pinn.problem import Problem
 from ntangent.pinn.solution import Solution
-from ntangent.pinn.solve import default_sampler, finish, solve
+from ntangent.pinn.solve import as_module, default_sampler, finish, home, solve
 from ntangent.run import Outcome, RunFolder, distribution, run_config
 
 Network = nn.Module | Mapping[str, nn.Module]
@@ -91,6 +91,8 @@ def march(
         raise ArgumentError(
             "march runs in one process", "its windows follow each other", "solve each window by pinn.solve"
         )
+    if isinstance(net, Mapping):
+        net = as_module(net)
     _check(problem, time)
     edges = _edges(problem, time, windows)
     folder = None
@@ -203,10 +205,9 @@ def _within(data: PointData, problem: Problem, time: str, low: float, high: floa
     return [dataclasses.replace(data, points=points[kept], values=part(data.values))]
 
 
-def _taken_over(start: Network, last: Any) -> Network:
+def _taken_over(start: nn.Module, last: nn.Module) -> nn.Module:
     """Return a network with the parameters of the last window's, where it has the same ones."""
-    new = start if isinstance(start, nn.Module) else nn.ModuleDict(dict(start))
-    old, own = last.state_dict(), dict(new.named_parameters())
+    old, own = last.state_dict(), dict(start.named_parameters())
     if {n: p.shape for n, p in own.items()} != {n: p.shape for n, p in last.named_parameters()}:
         raise ArgumentError(
             "warm=True, but the stages changed what is trained",
@@ -216,7 +217,7 @@ def _taken_over(start: Network, last: Any) -> Network:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(old[name])
-    return new
+    return start
 
 
 class Stretched(nn.Module):
@@ -250,17 +251,17 @@ class Stretched(nn.Module):
         return self.net(functional.linear(x, self.weight, self.bias))
 
 
-def _start(net: Any, problem: Problem, part: Problem, time: str) -> Network:
+def _start(net: Any, problem: Problem, part: Problem, time: str) -> nn.Module:
     """Return the network that a window starts from, or those of the fields."""
-    if not isinstance(net, nn.Module | Mapping):
-        made: Network = net(part.domain)
+    if not isinstance(net, nn.Module):
+        made: nn.Module = as_module(net(part.domain))
         return made
     net, seen, given = copy.deepcopy(net), problem.interval(time), part.interval(time)
 
     def own(one: nn.Module, inputs: Sequence[str]) -> nn.Module:
         return one if given == seen else Stretched(one, len(inputs), inputs.index(time), seen, given)
 
-    if isinstance(net, nn.ModuleDict | Mapping):
+    if isinstance(net, nn.ModuleDict):
         return nn.ModuleDict({name: own(one, problem.inputs(name)) for name, one in net.items()})
     return own(net, problem.domain.names)
 
@@ -425,11 +426,9 @@ def _config(
 ) -> dict[str, Any]:
     """Return the configuration of the whole run."""
     given = dict(recipe or {"problem": "python", "options": {}})
-    first = net if isinstance(net, nn.Module | Mapping) else net(problem.domain)
-    first = first if isinstance(first, nn.Module) else nn.ModuleDict(dict(first))
+    first = net if isinstance(net, nn.Module) else as_module(net(problem.domain))
     told = {name: describe(value) for name, value in options.items() if name not in _TOLD_TO}
-    dtype = next(first.parameters()).dtype
     return run_config(
-        dtype=dtype, problem=given["problem"], options=given["options"], stages=stages,
+        dtype=home(first)[0], problem=given["problem"], options=given["options"], stages=stages,
         statement=describe(problem), network=describe(net), **{"seed": 0, **told, **settings},
     )  # fmt: skip
