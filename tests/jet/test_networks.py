@@ -1,3 +1,5 @@
+import math
+
 import mpmath
 import pytest
 import torch
@@ -178,3 +180,15 @@ def test_nested_autograd_through_normalisation_is_right_where_torch_alone_is_not
         series, nested = (nt.jet(net, x, order, backend=b).coefficient(order) for b in ("eager", "autograd"))
         size = float(series.detach().abs().max())
         torch.testing.assert_close(nested, series, rtol=1e-9, atol=1e-9 * size)
+
+
+def test_orders_beyond_the_kernels_are_served_by_the_rules():
+    """sin(a x + b) as a network: its derivatives are known."""
+    net = nt.MLP(1, 1, width=1, depth=1, activation="sin", dtype=torch.float64)
+    with torch.no_grad():
+        for p, value in zip(net.parameters(), (1.5, 0.25, 1.0, 0.0), strict=True):
+            p.fill_(value)
+    x = torch.tensor([[0.3]], dtype=torch.float64)
+    exact = 1.5**80 * math.sin(1.5 * 0.3 + 0.25 + 80 * math.pi / 2)
+    for found in (nt.jet(net, x, 80).derivative(80), nt.partial(net, x, (80,))):
+        assert abs(found.item() / exact - 1) < 1e-12

@@ -41,7 +41,7 @@ def run(f: Field, argument: Jet, backend: str = "auto", missing: str = "raise") 
     """
     check_choice(backend, EXECUTORS, "backend")
     if backend != "eager":
-        net, obstacle = native_network(f, argument.data[0], argument.structure)
+        net, obstacle = native_network(f, argument.data[0], argument.structure, argument.order)
         if net is not None:
             call = Pass(net, argument.data.contiguous(), argument.structure, argument.order)
             return Jet(native_pass(call), argument.order, argument.directions)
@@ -59,16 +59,19 @@ def run(f: Field, argument: Jet, backend: str = "auto", missing: str = "raise") 
     return y
 
 
-def native_network(f: Field, x: Tensor, structure: Structure) -> tuple[Dense | None, str]:
+def native_network(f: Field, x: Tensor, structure: Structure, order: int = 1) -> tuple[Dense | None, str]:
     """Return the dense network that the compiled kernels would run, or None and the reason.
 
     Args:
         f: the function.
         x: the points, shape (N, d).
         structure: number of lines, or the algebra of the rows.
+        order: of truncation.
     """
     if not native.available():
         return None, native.reason()
+    if order > native.order_limit():
+        return None, f"the native kernels stop at order {native.order_limit()}, got {order}"
     if not x.is_cpu:
         return None, f"the kernels run on the CPU, the points are on {x.device}"
     if x.ndim != 2:
@@ -109,7 +112,7 @@ def run_along(
     """
     if order and backend != "eager":
         check_choice(backend, EXECUTORS, "backend")
-        net, _ = native_network(f, x, directions or 1)
+        net, _ = native_network(f, x, directions or 1, order)
         if net is not None:
             return Jet(native_pass(Pass(net, (x, tangents), directions or 1, order)), order, directions)
     rows = spread(x, tangents) if order else x[None]

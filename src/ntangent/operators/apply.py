@@ -132,7 +132,7 @@ class _Prepared:
         """Return the value of every symbol, shape (N, out) each."""
         plan = self.plan
         if backend != "eager" and (self.lines or self.sums):
-            net, _ = native_network(f, x, 1)
+            net, _ = native_network(f, x, 1, plan.order)
             if net is not None and self.sums is not None:
                 return [self.sums.value(net, x)]
             if net is not None and self.lines is not None:

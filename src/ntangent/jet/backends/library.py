@@ -136,8 +136,13 @@ def row_count(order: int, directions: Structure, collapsed: bool) -> int:
     return 1 + directions * (order - 1) + (1 if collapsed else directions)
 
 
+def order_limit() -> int:
+    """Return the highest order that the kernels carry."""
+    return library().order_limit
+
+
 def _check_order(order: int) -> None:
-    limit = library().order_limit
+    limit = order_limit()
     if order > limit:
         raise BackendError(
             f"the native kernels stop at order {limit}, got {order}", "", 'use backend="eager"'

@@ -27,10 +27,19 @@ from ntangent.jet.algebra import Algebra
 from ntangent.jet.arithmetic import Structure
 from ntangent.jet.backends import calls, differentiable, mapped, operators
 from ntangent.jet.backends.calls import plan_of
-from ntangent.jet.backends.library import Plan, available, library, reason, serves
+from ntangent.jet.backends.library import Plan, available, library, order_limit, reason, serves
 from ntangent.jet.backends.step import activation_jet, layered
 
-__all__ = ["activation_jet", "available", "dense_jacobian", "dense_jet", "dense_tangent", "reason", "serves"]
+__all__ = [
+    "activation_jet",
+    "available",
+    "dense_jacobian",
+    "dense_jet",
+    "dense_tangent",
+    "order_limit",
+    "reason",
+    "serves",
+]
 
 # Jets, shape (rows, points, features); or points and the tangents that all of them share, shapes
 # (points, features) and (lines, features).
