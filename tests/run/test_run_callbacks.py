@@ -134,3 +134,17 @@ def test_tensorboard_writes_scalars(monkeypatch, tmp_path):
     again = TensorBoard(tmp_path, every=5)
     again.on_step(Record(7, 0, "Adam", 7, 1.0, reading, {}, 0.7))
     assert ("monitor/snr.snr", 0.25, 7) in written
+
+
+@pytest.mark.parametrize("wrong", [print, [print], [EarlyStopping], [object()]], ids=str)
+def test_what_is_no_callback_is_refused_before_the_training(wrong):
+    steps = []
+
+    class Watched(Fit):
+        def value_and_gradient(self, theta):
+            steps.append(1)
+            return super().value_and_gradient(theta)
+
+    with pytest.raises(ArgumentError, match="callback"):
+        train([Descent(5)], Watched(), start(), callbacks=wrong)
+    assert not steps

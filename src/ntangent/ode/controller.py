@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntangent._base.errors import ArgumentError
+from ntangent._base.errors import ArgumentError, ShapeError
 from ntangent.ode.field import Field
 
 
@@ -62,6 +62,13 @@ class Control:
     def check(self, y0: Tensor) -> None:
         """Check the numbers against the state they apply to."""
         eps = torch.finfo(y0.dtype).eps
+        count = torch.as_tensor(self.atol).numel()
+        if count not in (1, y0.shape[1]):
+            raise ShapeError(
+                f"atol has {count} numbers for {y0.shape[1]} unknown(s)",
+                "it is one number, or one for each unknown",
+                "atol=1e-9",
+            )
         least = torch.as_tensor(self.atol).min().item()
         if not (math.isfinite(self.rtol) and self.rtol >= 0 and math.isfinite(least) and least >= 0):
             raise ArgumentError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntangent._base.check import FLOATS
+from ntangent._base.check import FLOATS, under_transform
 from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
 from ntangent.jet.series import Jet
 
@@ -130,13 +130,24 @@ class Field:
         self.evaluations = self.jacobians = 0
         self._together = self._given_together = self._batched_grads = True
         self.params: list[Tensor] = []
+        self._first: Tensor | None = None  # the first value, until it is known whether memory is reused
+        self._reuses = False
         self._listed = None if params is None else [p for p in params if p.requires_grad]
 
     def find_params(self, t: Tensor, y: Tensor) -> list[Tensor]:
         """Evaluate once with a tape and list what the value depends on; also checks shape and dtype."""
+        given = y.detach().clone()
+        version = 0 if given.is_inference() else given._version
         with torch.enable_grad():
-            out = self._call(t, y.detach())
+            out = self._call(t, given)
+        if not given.is_inference() and given._version != version:
+            raise ArgumentError(
+                "func changes the state that it is given",
+                "the solver still needs it: the solution would silently be another one",
+                "def func(t, y): return -y  # not y.neg_()",
+            )
         packed = self._checked(out, y)
+        self._first = packed.detach()
         own = list(self.func.parameters()) if isinstance(self.func, nn.Module | Sum) else []
         known = self._listed if self._listed is not None else [p for p in own if p.requires_grad]
         self.params = known if self._listed is not None else known + _leaves(packed, known)
@@ -165,7 +176,12 @@ class Field:
         return self.func(self.packing.time(t).to(y.dtype), self.packing.unpack(y))
 
     def _rows(self, t: Tensor, y: Tensor) -> Tensor:
-        return self.packing.pack(self._call(t, y))
+        packed = self.packing.pack(self._call(t, y))
+        if self._first is not None and not under_transform(packed):
+            # func may return the same memory each time, where an earlier slope would be overwritten.
+            self._reuses = _place(packed) == _place(self._first)
+            self._first = None
+        return packed.clone() if self._reuses else packed
 
     def value(self, t: Tensor, y: Tensor) -> Tensor:
         """Return f at times (B,) and rows (B, n)."""
@@ -357,6 +373,11 @@ def _grads(out: Tensor, wanted: list[Tensor], seed: Tensor, *, create_graph: boo
         out, wanted, seed, retain_graph=True, create_graph=create_graph, allow_unused=True
     )
     return [torch.zeros_like(w) if g is None else g for w, g in zip(wanted, grads, strict=True)]
+
+
+def _place(x: Tensor) -> int:
+    """Return where the memory of a tensor is."""
+    return int(x.untyped_storage().data_ptr())
 
 
 def _leaves(out: Tensor, known: list[Tensor]) -> list[Tensor]:

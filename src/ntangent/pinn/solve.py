@@ -26,6 +26,7 @@ from ntangent.pinn.sharded import ShardedObjective, follow, led, sharded
 from ntangent.pinn.solution import Solution
 from ntangent.pinn.weighting import Weighting
 from ntangent.run import Callback, Outcome, Progress, RunFolder, distribution, run_config, train
+from ntangent.run.callbacks import check_callbacks
 
 
 def solve(
@@ -96,8 +97,10 @@ def solve(
     net = as_module(net)
     dtype, device = home(net)
     _check_options(stages, run_dir, resume, overwrite)
+    check_order(seed, "seed")
+    callbacks = check_callbacks(callbacks)
     _check_networks(problem, net)
-    sampler = sampler or default_sampler(problem)
+    sampler = default_sampler(problem) if sampler is None else sampler
     weights = _sobolev_weights(sobolev)
     points = _collocation(sampler, problem.domain, dtype, device)
     problem.check_network(net, dtype, device)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from ntangent._base.errors import ArgumentError
 from ntangent._base.protocols import Objective
 
 # Numbers of a monitor have this before their names in ``Record.info``.
@@ -117,3 +119,20 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what ``state_dict`` returned, before the first iteration of a resumed run."""
         ...
+
+
+def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    """Return callbacks as a tuple.
+
+    Raises:
+        ArgumentError: unless it is a sequence of callbacks.
+    """
+    fix = "callbacks=[run.EarlyStopping(patience=500)]"
+    if not isinstance(callbacks, Sequence):
+        raise ArgumentError(f"callbacks is {callbacks!r}", "it lists callbacks", fix)
+    for callback in callbacks:
+        if isinstance(callback, type) or not isinstance(callback, Callback):
+            raise ArgumentError(
+                f"{callback!r} is no callback", "it has the methods on_step, on_stage and on_end", fix
+            )
+    return tuple(callbacks)

@@ -20,7 +20,15 @@ from ntangent._base.errors import (
     RunFolderError,
 )
 from ntangent._base.protocols import Objective, Preparing, Refreshing, Stage, State, version
-from ntangent.run.callbacks import Callback, EndRecord, Outcome, Record, StageRecord, Stateful
+from ntangent.run.callbacks import (
+    Callback,
+    EndRecord,
+    Outcome,
+    Record,
+    StageRecord,
+    Stateful,
+    check_callbacks,
+)
 from ntangent.run.checkpoint import (
     Checkpoint,
     clean,
@@ -102,7 +110,7 @@ def train(
             objective,
             theta,
             folder,
-            tuple(callbacks),
+            check_callbacks(callbacks),
             checkpoint_every,
             record_every,
             extra,

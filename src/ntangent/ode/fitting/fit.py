@@ -23,6 +23,7 @@ from ntangent.ode.methods.base import Method
 from ntangent.ode.solve import odeint
 from ntangent.ode.trust.check import TrustReport
 from ntangent.run import Callback, Outcome, Progress, RunFolder, run_config, train
+from ntangent.run.callbacks import check_callbacks
 
 
 @runtime_checkable
@@ -156,7 +157,7 @@ def fit(
             prediction=describe(how),
         )
         folder = RunFolder.resume(run_dir, config) if resume else RunFolder.create(run_dir, config, overwrite)
-    shown = [*callbacks, Progress(stages, quiet=not progress)]
+    shown = [*check_callbacks(callbacks), Progress(stages, quiet=not progress)]
     outcome = train(stages, objective, theta, folder=folder, resume=resume, callbacks=shown)
     base.finish(objective.theta(outcome.theta) if isinstance(objective, Preconditioned) else outcome.theta)
     return _result(model, data, outcome, how, folder)

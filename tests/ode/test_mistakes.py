@@ -1,0 +1,40 @@
+"""Right-hand sides that reuse or change memory, and tolerances that do not fit: closed forms as oracles."""
+
+import math
+
+import pytest
+import torch
+
+from ntangent import ode
+from ntangent._base.errors import ArgumentError, ShapeError
+
+F64 = torch.float64
+ONE, SPAN = torch.ones(2, dtype=F64), torch.tensor([0.0, 1.0], dtype=F64)
+
+
+@pytest.mark.parametrize("method", ["dopri5", "radau5", "rk4", "adams_bashforth4", "rodas5p"])
+def test_a_function_may_return_the_same_memory_each_time(method):
+    memory = torch.empty(2, dtype=F64)
+
+    def decay(t, y):
+        return memory.copy_(-y.detach())
+
+    exact = {"jacobian": lambda t, y: -torch.eye(2, dtype=F64)} if method in ("radau5", "rodas5p") else {}
+    options = {"step_size": 0.01} if method in ("rk4", "adams_bashforth4") else None
+    y = ode.odeint(decay, ONE, SPAN, method=method, options=options, **exact)
+    assert (y[-1] - math.exp(-1)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("method", ["dopri5", "radau5", "rk4"])
+def test_a_function_that_changes_its_state_is_refused(method):
+    start = ONE.clone()
+    with pytest.raises(ArgumentError, match="changes the state"):
+        ode.odeint(lambda t, y: y.mul_(-1), start, SPAN, method=method)
+    assert torch.equal(start, ONE)
+
+
+def test_tolerances_have_one_number_for_each_unknown():
+    with pytest.raises(ShapeError, match="atol has 3 numbers for 2"):
+        ode.odeint(lambda t, y: -y, ONE, SPAN, atol=torch.full((3,), 1e-9, dtype=F64))
+    y = ode.odeint(lambda t, y: -y, ONE, SPAN, atol=torch.full((2,), 1e-9, dtype=F64))
+    assert (y[-1] - math.exp(-1)).abs().max() < 1e-6
