@@ -15,14 +15,17 @@ from ntangent._base.errors import (
     ProblemError,
     ShapeError,
 )
-from ntangent.jet import variable
+from ntangent.jet import MLP, variable
 from ntangent.pinn import (
     Box,
     Chebyshev,
     Dirichlet,
+    Disc,
     Grid,
     Initial,
+    Integral,
     Neumann,
+    Operator,
     PointData,
     Problem,
     TaylorResidual,
@@ -31,6 +34,7 @@ from ntangent.pinn import (
 from ntangent.pinn.evaluation import handed
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.indices import indices
+from ntangent.pinn.objective import PinnObjective
 
 F64, CPU = torch.float64, torch.device("cpu")
 PROBLEM = Problem(Box(x=(0.0, 2.0)), [lambda u: u.x - u])
@@ -195,3 +199,64 @@ def test_uniform_points_depend_on_the_seed_alone():
 def test_samplers_refuse_counts_that_are_none(make):
     with pytest.raises(NtangentError, match="fix:"):
         make()
+
+
+PLATE = Box(x=(-1.0, 1.0), y=(-1.0, 1.0)) - Disc(radius=0.4)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize(
+    ("domain", "on", "words"),
+    [
+        (PLATE * Box(t=(0.0, 1.0)), PLATE.boundary["circle"], "coordinates x, y, the domain has x, y, t"),
+        (Box(x=(0.0, 1.0), y=(0.0, 2.0)), Box(y=(0.0, 2.0), x=(0.0, 1.0)).boundary, "coordinates y, x"),
+        (PLATE, Disc(radius=3.0).boundary, "lies outside"),
+    ],
+)
+def test_a_place_of_another_space_is_refused(domain, on, words, hard):
+    """Its points would be read in the wrong order, or ask for the field where it is not trained."""
+    net = MLP(domain.dimension, 1, dtype=F64)
+
+    def state():
+        condition = Dirichlet(on=on, hard=hard)
+        problem = Problem(domain, [lambda u: u.laplacian()], [condition])
+        condition.blocks(problem, F64, CPU)
+        problem.check_network(net, F64, CPU)
+
+    with pytest.raises(ProblemError, match=words) as caught:
+        state()
+    if "boundary[" in caught.value.fix:
+        name = caught.value.fix.split("boundary[")[1].split("]")[0].strip("'")
+        blocks = Dirichlet(on=domain.boundary[name]).blocks(Problem(domain, [lambda u: u.x]), F64, CPU)
+        assert blocks[0].points.shape == (64, domain.dimension)
+
+
+def test_a_condition_holds_in_a_sub_domain():
+    part = Disc((0.7, 0.7), radius=0.1)
+    (block,) = Operator(lambda u: u, on=part, n=50).blocks(
+        Problem(PLATE, [lambda u: u.laplacian()]), F64, CPU
+    )
+    assert block.points.shape == (50, 2) and bool(part.contains(block.points).all())
+
+
+def test_all_unknowns_at_once_are_no_number():
+    with pytest.raises(ProblemError, match="all unknowns at once"):
+        Problem(Box(x=(0.0, 1.0)), [lambda u, k: u.x - k * u]).equation(0)
+    with pytest.raises(ProblemError, match="all unknowns at once"):
+        Problem(Box(x=(0.0, 1.0)), [lambda u, k: k * u.x]).equation(0)
+
+
+def test_a_function_of_no_coordinate_is_told_their_names():
+    with pytest.raises(ShapeError, match="coordinates by name") as caught:
+        Initial(lambda y: torch.sin(y)).blocks(Problem(Box(x=(0, 1), t=(0, 1)), [lambda u: u.t]), F64, CPU)
+    assert "lambda x, t: torch.sin(x)" in caught.value.fix
+
+
+def test_an_integral_over_a_domain_that_is_no_box_is_right_to_a_thousandth():
+    """∫ x² + y² over the square without a disc: 8/3 - π r⁴/2."""
+    exact = 8 / 3 - math.pi * 0.4**4 / 2
+    condition = Integral(lambda u, x, y: 0 * u + x**2 + y**2, value=exact)
+    problem = Problem(PLATE, [lambda u: u.laplacian()], [condition])
+    objective = PinnObjective(problem, MLP(2, 1, dtype=F64), torch.rand(4, 2, dtype=F64))
+    gap = objective.rows(objective.start())["integral"]
+    assert abs(gap.item()) < 1e-3 * exact

@@ -319,3 +319,14 @@ def test_a_copy_of_the_network_sees_the_whole_time():
     x = torch.tensor([[0.3, 0.25], [0.3, 1.0]], dtype=F64)
     torch.testing.assert_close(second(x), second.net(torch.tensor([[0.3, 0.0], [0.3, 1.0]], dtype=F64)))
     assert nt.jet(second, x, 2, 0, backend="eager").order == 2
+
+
+def test_windows_of_a_float32_network():
+    net = nn.Sequential(nt.nn.PeriodicEmbedding([2 * math.pi, None]), nt.MLP(3, 1, width=8, depth=1))
+    problem = advection()
+    marched = pinn.march(
+        problem, net.float(), [optim.Adam(3)], windows=2, sampler=pinn.Sobol(40), progress=False
+    )
+    x = torch.linspace(0.0, 6.0, 5)
+    before, after = marched(x=x, t=0.999999), marched(x=x, t=1.000001)
+    assert before.dtype == torch.float32 and torch.allclose(before, after, atol=1e-4)

@@ -139,6 +139,6 @@ def per_component(value: Any, coordinates: Sequence[str], points: Tensor, compon
     )
     raise ShapeError(
         f"the prescribed value has shape {shape} at {count} point(s)",
-        f"it is one number, or {expected}",
-        "value=0.0",
+        f"it is one number, or {expected}; a function takes the coordinates by name",
+        f"value=lambda {', '.join(coordinates)}: torch.sin({coordinates[0]})",
     )

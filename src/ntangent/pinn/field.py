@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ntangent._base.check import check_choice, check_order
-from ntangent._base.errors import ArgumentError, UnknownNameError
+from ntangent._base.errors import ArgumentError, ProblemError, UnknownNameError
 from ntangent._base.registry import nearest_names
 from ntangent.jet import Jet
 from ntangent.pinn.indices import Indices, MultiIndex, indices, take
@@ -417,3 +417,17 @@ class Parameters:
                 f'Problem(..., unknowns={{"{name}": Unknown(1.0)}})',
             )
         return values[name]  # type: ignore[no-any-return]
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise ProblemError(
+            "an equation computes with all unknowns at once",
+            "its second argument, or p, holds them by name; it is called with fields, p and coordinates",
+            'unknowns={"k": Unknown(1.0)} and lambda u, p: u.x + p.k * u',
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
+    __truediv__ = __rtruediv__ = __pow__ = __rpow__ = __neg__ = __getitem__ = _refuse
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+        cls({})._refuse()

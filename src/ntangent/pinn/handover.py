@@ -92,19 +92,20 @@ class Fourier:
     def __call__(self, points: Points) -> Any:
         """Return the values at points, shape (N, 1)."""
         x = plain(points)
+        weights = self.weights.to(x.dtype)  # points may be finer than the network
         waves = [
             self._waves(x[:, axis : axis + 1], low, period, count)
-            for axis, (low, period), count in zip(self.axes, self.ends, self.weights.shape, strict=True)
+            for axis, (low, period), count in zip(self.axes, self.ends, weights.shape, strict=True)
         ]
         first: Any = waves[0]
         if len(waves) == 1:
-            found = first @ self.weights[:, None]
+            found = first @ weights[:, None]
         else:
-            found = ((first @ self.weights) * waves[1]).sum(-1, keepdim=True)
+            found = ((first @ weights) * waves[1]).sum(-1, keepdim=True)
         return found.value if isinstance(points, Tensor) else plain(found)
 
     def _waves(self, x: Any, low: float, period: float, count: int) -> Jet:
-        k = torch.arange(1, count // 2 + 1, dtype=self.weights.dtype, device=self.weights.device)
+        k = torch.arange(1, count // 2 + 1, dtype=x.dtype, device=x.device)
         angle = (x - low) * (k * (2 * math.pi / period))
         one = lift(x.data.new_ones(x.shape[0], 1), x)
         parts: Any = [one, torch.cos(angle), torch.sin(angle)]

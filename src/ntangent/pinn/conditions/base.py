@@ -15,7 +15,7 @@ from ntangent._base.check import check_order, check_positive
 from ntangent._base.errors import ArgumentError, ProblemError, ShapeError
 from ntangent._base.registry import nearest_names
 from ntangent.pinn.arguments import at_points, numbers, per_component
-from ntangent.pinn.domains import Box
+from ntangent.pinn.domains import Box, Domain
 from ntangent.pinn.equation import Block, Demand, Fields
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.indices import MultiIndex
@@ -139,6 +139,20 @@ def check_holds(name: str, x: float, problem: Any, fix: str) -> None:
         )
 
 
+def check_space(part: Any, problem: Any) -> None:
+    """Raise unless a piece of a boundary has the coordinates of the problem, in their order."""
+    names = tuple(problem.domain.names)
+    own = tuple(part.names if isinstance(part, Domain) else getattr(part, "coordinates", names))
+    if own != names:
+        known = getattr(problem.domain.boundary, "names", ())
+        same = [name for name in getattr(part, "names", ()) if name in known] or list(known)
+        raise ProblemError(
+            f"a condition is given in the coordinates {', '.join(own)}, the domain has {', '.join(names)}",
+            "its points would not be points of the domain",
+            f"on=domain.boundary[{same[0]!r}]" if same else "on=points, of shape (N, d)",
+        )
+
+
 def check_names(given: Mapping[str, Any], names: Sequence[str], what: str) -> None:
     """Raise unless a mapping has one entry for each coordinate."""
     if set(given) != set(names):
@@ -181,7 +195,7 @@ class Located:
     def place(self, problem: Any, dtype: torch.dtype, device: torch.device) -> Place:
         """Return the points, with normals where the place is a boundary."""
         if self.on is not None:
-            return self._part(self.on, dtype, device) if hasattr(self.on, "sample") else Place(
+            return self._part(self.on, problem, dtype, device) if hasattr(self.on, "sample") else Place(
                 given_points(self.on, problem, dtype, device)
             )  # fmt: skip
         names: tuple[str, ...] = problem.domain.names
@@ -222,7 +236,7 @@ class Located:
         for name, value in fixed.items():
             check_holds(name, value, problem, f"{name}={{low}}, or {name}={{high}}")
         if not hasattr(domain, "intervals"):
-            return self._part(domain.face(**fixed), dtype, device)
+            return self._part(domain.face(**fixed), problem, dtype, device)
         free = Box(**{name: problem.interval(name) for name in names if name not in fixed})
         if self.sampler is not None:
             inner = self.sampler.points(free, dtype, device)
@@ -254,13 +268,19 @@ class Located:
         normals[:, axis] = sign.to(points)
         return normals
 
-    def _part(self, part: Any, dtype: torch.dtype, device: torch.device) -> Place:
+    def _part(self, part: Any, problem: Any, dtype: torch.dtype, device: torch.device) -> Place:
         if self.sampler is not None:
             raise ArgumentError(
                 "a sampler draws points of a box, not of this boundary", "the part draws its own", "n=64"
             )
-        points, normals = part.sample(self.n or FACE_POINTS, Draws(self.seed))
-        return Place(points.to(dtype=dtype, device=device), normals.to(dtype=dtype, device=device))
+        check_space(part, problem)
+        drawn = part.sample(self.n or FACE_POINTS, Draws(self.seed))
+        points, normals = drawn if isinstance(drawn, tuple) else (drawn, None)  # a sub-domain has no normal
+        check_inside(points, problem)
+        return Place(
+            points.to(dtype=dtype, device=device),
+            None if normals is None else normals.to(dtype=dtype, device=device),
+        )
 
     def where(self) -> str:
         """Return the place as it is written."""

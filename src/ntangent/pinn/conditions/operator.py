@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ntangent._base.check import check_positive
-from ntangent.pinn.conditions.base import Located, Place, check_inside
+from ntangent.pinn.conditions.base import Located, Place, check_inside, check_space
 from ntangent.pinn.equation import Block, make_equation, residual_block
 
 
@@ -40,6 +40,7 @@ class Operator(Located):
     def place(self, problem: Any, dtype: torch.dtype, device: torch.device) -> Place:
         """Return the points; those of a sub-domain come from the sampler."""
         if self.sampler is not None and hasattr(self.on, "names"):
+            check_space(self.on, problem)
             points = self.sampler.points(self.on, dtype, device)
             check_inside(points, problem)
             return Place(points)

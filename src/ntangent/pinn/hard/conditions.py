@@ -7,8 +7,9 @@ from typing import Any
 
 from ntangent._base.errors import ProblemError
 from ntangent.pinn.conditions import Dirichlet, Initial, Neumann, Periodic, Robin, Symmetry
-from ntangent.pinn.conditions.base import chosen
+from ntangent.pinn.conditions.base import check_inside, check_space, chosen
 from ntangent.pinn.domains.base import Boundary
+from ntangent.pinn.domains.tools import fixed_draw
 from ntangent.pinn.hard.compose import HardAnsatz, Trace, compose, dirichlet, initial, neumann, robin
 from ntangent.pinn.hard.mirror import Mirror
 
@@ -24,6 +25,8 @@ def _where(condition: Any, problem: Any) -> Boundary:
             "only a piece of the domain's boundary can be built into the field",
             "on=domain.boundary, or hard=False",
         )
+    check_space(condition.on, problem)
+    check_inside(condition.on.sample(64, fixed_draw())[0], problem)
     return condition.on
 
 
