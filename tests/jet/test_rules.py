@@ -1,10 +1,12 @@
 from typing import Any
 
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
 
 import ntangent as nt
+from ntangent._base.errors import DtypeError
 from ntangent.jet.api import variable
 from ntangent.jet.layers import ActivationRule
 from ntangent.testing import check_rule
@@ -147,3 +149,28 @@ def test_where_chooses_by_the_value() -> None:
     for k in range(4):
         expected = nt.jet(ramp, x, 3, backend="autograd").derivative(k)
         torch.testing.assert_close(nt.jet(ramp, x, 3).derivative(k), expected)
+
+
+@pytest.mark.parametrize("exponent", [1.5, 2.5, 3.25])
+def test_powers_at_zero_have_the_derivatives_that_exist(exponent):
+    """Those of order below the exponent are 0; nested differentiation as the oracle at the other point."""
+    x = torch.tensor([[0.0], [0.5]], dtype=torch.float64, requires_grad=True)
+    expected, order = x**exponent, int(exponent)
+    for k in range(order + 1):
+        found = nt.jet(lambda z: z**exponent, x, order).derivative(k)
+        assert torch.allclose(found, expected, rtol=1e-12, atol=0.0)
+        (expected,) = torch.autograd.grad(expected.sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: (1j * x).abs(),
+        lambda x: x * torch.tensor(1j),
+        lambda x: x + 1j,
+        lambda x: x * numpy.array(1j),
+    ],
+)
+def test_complex_constants_are_refused_and_not_cut(function):
+    with pytest.raises(DtypeError, match="complex"):
+        nt.jet(function, torch.ones(2, 1, dtype=torch.float64), 2)

@@ -441,3 +441,19 @@ def test_a_network_may_differentiate_itself():
 def test_nothing_to_train_is_refused():
     with pytest.raises(ProblemError, match="nothing to train"):
         objective_of([lambda u: u.x], net=mlp().requires_grad_(False))
+
+
+def test_parameters_may_have_any_memory_layout():
+    """A transposed weight is not contiguous: the same network, parameters in another layout."""
+    net, other = (nt.MLP(1, 1, width=4, depth=2, dtype=torch.float64, generator=0) for _ in range(2))
+    other[2].weight = torch.nn.Parameter(other[2].weight.detach().T.contiguous().T)
+    assert not other[2].weight.is_contiguous()
+    problem = Problem(Box(x=(0.0, 1.0)), [lambda u: u.xx + u], [Dirichlet(x=0.0, value=1.0)])
+    points = torch.linspace(0.0, 1.0, 7, dtype=torch.float64)[:, None]
+    a, b = (PinnObjective(problem, f, points) for f in (net, other))
+    theta = a.start()
+    assert torch.equal(theta, b.start())
+    for _ in range(3):
+        for left, right in zip(a.value_and_gradient(theta), b.value_and_gradient(theta), strict=True):
+            assert torch.allclose(left, right, rtol=1e-12, atol=1e-14)
+        theta = theta + 0.1

@@ -25,13 +25,13 @@ def check_order(order: Any, name: str = "order") -> int:
     except TypeError:
         raise DtypeError(
             f"{name} must be a non-negative integer, got {order!r}",
-            "a Taylor series is truncated after a whole number of terms",
+            "a Taylor series is truncated after a whole number of terms" if "order" in name else "it counts",
             f"{name}=2",
         ) from None
     if value < 0:
         raise ArgumentError(
             f"{name} must be a non-negative integer, got {value}",
-            "there is no derivative of negative order",
+            "there is no derivative of negative order" if "order" in name else "it counts",
             f"{name}={-value}",
         )
     return value
@@ -91,6 +91,19 @@ def check_finite(x: Tensor, name: str) -> Tensor:
             f"{name} = {name}[torch.isfinite({name}).all(dim=1)]",
         )
     return x
+
+
+def check_real(value: Any) -> Any:
+    """Return a constant unless it is complex: a cast to the dtype of a series would drop a part of it."""
+    dtype = getattr(value, "dtype", None)
+    kind = dtype.is_complex if isinstance(dtype, torch.dtype) else getattr(dtype, "kind", "") == "c"
+    if kind or isinstance(value, complex):
+        raise DtypeError(
+            "a series meets complex numbers",
+            "series are real",
+            "torch.cat([torch.cos(x), torch.sin(x)], 1)  # real and imaginary part as two outputs",
+        )
+    return value
 
 
 def check_choice(value: str, choices: Iterable[str], name: str) -> str:

@@ -212,7 +212,15 @@ def power(base: Any, exponent: Any) -> Jet:
     exponent = float(exponent)
     if exponent == 0.5:
         return activate(base, table.SQRT)
-    return activate(base, table.power(int(exponent) if exponent.is_integer() else exponent))
+    if exponent.is_integer():
+        return activate(base, table.power(int(exponent)))
+    row = table.power(exponent)
+    if exponent <= base.order:
+        return activate(base, row)
+    # At 0 all coefficients vanish that are asked for, and the recurrence divides by the base.
+    zero = base.value == 0
+    powers: Any = where(zero, 0.0, activate(where(zero, 1.0, base), row))
+    return powers  # type: ignore[no-any-return]
 
 
 def _tensor_power(base: Jet, exponent: Tensor) -> Jet:

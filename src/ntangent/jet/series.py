@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ntangent._base.check import check_order, under_transform
+from ntangent._base.check import check_order, check_real, under_transform
 from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
 from ntangent.jet.algebra import Algebra
 from ntangent.jet.arithmetic import Structure, common_shape, degree_of, product, row_count, tail_of
@@ -377,7 +377,7 @@ def _value(other: Any) -> Any:
 
 def lift(value: Any, like: Jet) -> Jet:
     """Return a constant as a series of degree 0 with the order, dtype and device of another."""
-    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    tensor = torch.as_tensor(check_real(value), dtype=like.dtype, device=like.device)
     return Jet(tensor[None], like.order, like.directions)
 
 

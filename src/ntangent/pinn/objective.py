@@ -9,7 +9,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from torch._utils import _unflatten_dense_tensors
-from torch.nn.utils import parameters_to_vector
 
 from ntangent._base.check import check_positive
 from ntangent._base.errors import ArgumentError, ProblemError, ShapeError, UnknownNameError
@@ -202,8 +201,8 @@ class PinnObjective(Corrections, Directly, Products, Revisable):
         raw = torch.tensor(
             [u.raw_start for u in self.problem.unknowns.values()], dtype=self.dtype, device=self.device
         )
-        own = parameters_to_vector(self.parameters).detach() if self.parameters else raw[:0]
-        return torch.cat([own.clone(), raw])
+        own = [p.detach().reshape(-1) for p in self.parameters]  # of any memory layout
+        return torch.cat([*own, raw])
 
     def load(self, theta: Tensor) -> Tensor:
         """Write θ into the network and return the raw unknowns."""
