@@ -38,3 +38,14 @@ def test_tolerances_have_one_number_for_each_unknown():
         ode.odeint(lambda t, y: -y, ONE, SPAN, atol=torch.full((3,), 1e-9, dtype=F64))
     y = ode.odeint(lambda t, y: -y, ONE, SPAN, atol=torch.full((2,), 1e-9, dtype=F64))
     assert (y[-1] - math.exp(-1)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("method", ["dopri5", "radau5"])
+def test_parameters_that_matter_later_are_found(method):
+    """y' = -a y, from t = 1/2 on -b y: y(1) = exp(-(a + b)/2)."""
+    a, b = (torch.tensor(v, dtype=F64, requires_grad=True) for v in (1.0, 2.0))
+    t = torch.tensor([0.0, 0.5, 1.0], dtype=F64)
+    y = ode.odeint(lambda t, y: -a * y if t < 0.5 else -b * y, ONE, t, method=method, rtol=1e-8)
+    found = torch.autograd.grad(y[-1, 0], (a, b))
+    for g in found:
+        assert abs(g.item() + math.exp(-1.5) / 2) < 1e-4

@@ -134,8 +134,14 @@ class Field:
         self._reuses = False
         self._listed = None if params is None else [p for p in params if p.requires_grad]
 
-    def find_params(self, t: Tensor, y: Tensor) -> list[Tensor]:
-        """Evaluate once with a tape and list what the value depends on; also checks shape and dtype."""
+    def find_params(self, t: Tensor, y: Tensor, last: Tensor | None = None) -> list[Tensor]:
+        """Evaluate with a tape and list what the value depends on; also checks shape and dtype.
+
+        Args:
+            t: initial times, (B,).
+            y: initial rows, (B, n).
+            last: final times, where a function that is no module is asked again: it may switch.
+        """
         given = y.detach().clone()
         version = 0 if given.is_inference() else given._version
         with torch.enable_grad():
@@ -151,6 +157,10 @@ class Field:
         own = list(self.func.parameters()) if isinstance(self.func, nn.Module | Sum) else []
         known = self._listed if self._listed is not None else [p for p in own if p.requires_grad]
         self.params = known if self._listed is not None else known + _leaves(packed, known)
+        if last is not None and self._listed is None and not isinstance(self.func, nn.Module):
+            with torch.enable_grad():
+                late = self.packing.pack(self._call(last, given))
+            self.params += _leaves(late, self.params)
         return self.params
 
     def _checked(self, out: Any, y: Tensor) -> Tensor:

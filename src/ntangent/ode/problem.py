@@ -188,7 +188,8 @@ def pose(
         raise ArgumentError("y0 contains non-finite values", "", "y0 = torch.nan_to_num(y0)")
     control.check(rows.detach())
     field = Field(func, packing, params, jacobian)
-    field.find_params(times.detach().double()[:1].expand(packing.rows), rows)
+    ends = times.detach().double()
+    field.find_params(ends[:1].expand(packing.rows), rows, ends[-1:].expand(packing.rows))
     found = methods.get(method) if isinstance(method, str) else method
     return Problem(field, packing, rows, times, fitted(found, control), control)
 
