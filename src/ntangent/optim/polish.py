@@ -67,6 +67,7 @@ class Polish:
     tolerance: float = 0.0
     seed: int = 0
     activation: str = "tanh"
+    modes: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("iterations", "features", "density"):
@@ -75,6 +76,9 @@ class Polish:
         for value in self.slope if isinstance(self.slope, tuple) else (self.slope,):
             check_positive(value, "slope")
         check_choice(self.activation, ("tanh", "sin"), "activation")
+        if self.modes is not None:
+            for highest in self.modes if isinstance(self.modes, tuple) else (self.modes,):
+                check_order(highest, "modes")
         if self.rcond >= 1:
             raise ArgumentError(
                 f"rcond must be below 1, got {self.rcond}", "no singular value would be left", "rcond=1e-15"
@@ -87,10 +91,12 @@ class Polish:
         """Freeze the network at θ and return the objective over (c, unknowns), at c = 0."""
         if not isinstance(objective, Correctable):
             raise DtypeError(
-                f"{type(objective).__name__} cannot be corrected by random features",
-                "Polish needs an objective with the method with_features",
+                f"{type(objective).__name__} cannot be corrected",
+                "Polish needs an objective with the methods of Correctable",
                 "pinn.solve(problem, net, [..., optim.Polish()])",
             )
+        if self.modes is not None:
+            return objective.with_basis(theta, modes=self.modes, density=self.density)
         return objective.with_features(
             theta, count=self.features, slope=self.slope, density=self.density, seed=self.seed,
             activation=self.activation,
