@@ -16,7 +16,8 @@ from ntangent._base.protocols import Correctable, Objective, State
 from ntangent.optim._damped import LinAlgError
 from ntangent.optim._stage import check_theta, check_tolerance, is_finite, no_start, norm, verdict
 
-POWERS = 40  # steps of the power method for a condition number
+POWERS = 40  # most steps of the power method for a condition number
+SETTLED = 1e-3  # relative growth in a step below which it has found it
 DONE = "no part of the step lowers the loss in this precision"
 
 
@@ -209,8 +210,11 @@ def _norm_by_powers(square: Callable[[Tensor], Tensor], like: Tensor) -> float:
     """Return the norm of A from v -> A'A v, by the power method: a percent too small at most, mostly."""
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(len(like), generator=generator, dtype=torch.float64).to(like)
-    size = 1.0
+    v, size = v / torch.linalg.vector_norm(v), 0.0
     for _ in range(POWERS):
-        v = square(v / torch.linalg.vector_norm(v))
-        size = float(torch.linalg.vector_norm(v))
+        v = square(v)
+        last, size = size, float(torch.linalg.vector_norm(v))
+        if size - last <= SETTLED * size:  # it only grows
+            break
+        v = v / size
     return math.sqrt(size)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ntangent._base.check import under_transform
 from ntangent.jet import Jet
 from ntangent.jet.arithmetic import product_entries, row_count
 from ntangent.jet.layers import TAPE
@@ -19,17 +20,17 @@ from ntangent.pinn.hard.along import plain
 
 @dataclass(frozen=True)
 class Waves:
-    """1, cos kθ and sin kθ for k = 1..modes, θ = 2π(x - low)/(high - low).
+    """1, cos kθ and sin kθ for k = 1..modes, θ = 2π(x - low)/period.
 
     Args:
         modes: largest k.
         low: lower end of the period.
-        high: upper end.
+        period: its length.
     """
 
     modes: int
     low: float
-    high: float
+    period: float
 
     @property
     def count(self) -> int:
@@ -39,7 +40,7 @@ class Waves:
     def __call__(self, x: Jet) -> Jet:
         """Return the functions at x, shape (N, 1), as (N, count)."""
         k = torch.arange(1, self.modes + 1, dtype=x.dtype, device=x.device)
-        angle = (x - self.low) * (k * (2 * math.pi / (self.high - self.low)))
+        angle: Any = (x - self.low) * (k * (2 * math.pi / self.period))
         parts: Any = [_one(x), torch.cos(angle), torch.sin(angle)]
         return plain(torch.cat(parts, -1))
 
@@ -103,21 +104,40 @@ class TensorBasis(nn.Module):
     def forward(self, x: Any) -> Any:
         """Return the value at points, a tensor or a series of shape (N, d)."""
         series = plain(x)
-        factors = [family(plain(series[:, i : i + 1])) for i, family in enumerate(self.families)]
+        columns = [distinct(plain(series[:, i : i + 1])) for i in range(len(self.families))]
+        pairs = zip(self.families, columns, strict=True)
+        factors = [(family(own), places) for family, (own, places) in pairs]
         if TAPE.get() is None or series.data.requires_grad:
             found = self._contracted(factors)
         else:
-            found = plain(self.last(products(factors)))
+            found = plain(self.last(products([spread(*factor) for factor in factors])))
         return found.value if isinstance(x, Tensor) else found
 
-    def _contracted(self, factors: Sequence[Jet]) -> Jet:
-        first, outputs = factors[0], self.last.out_features
-        weight = self.last.weight.T.reshape(first.shape[1], -1)
-        total: Any = first @ weight
-        for factor in factors[1:]:
-            rest: Any = total.reshape(total.shape[0], factor.shape[1], -1)
-            total = (rest * factor[:, :, None]).sum(1)
-        return plain(total.reshape(total.shape[0], outputs))
+    def _contracted(self, factors: Sequence[tuple[Jet, Tensor | None]]) -> Jet:
+        (first, places), *others = factors
+        total: Any = spread(plain(first @ self.last.weight.T.reshape(first.shape[1], -1)), places)
+        for factor in others:
+            own: Any = spread(*factor)
+            total = (total.reshape(total.shape[0], own.shape[1], -1) * own[:, :, None]).sum(1)
+        return plain(total.reshape(total.shape[0], self.last.out_features))
+
+
+def distinct(x: Jet) -> tuple[Jet, Tensor | None]:
+    """Return the different entries of a column (N, 1), and which of them each is; None for the column itself.
+
+    On a tensor product of points there are far fewer of them: functions of one coordinate cost nothing.
+    """
+    if x.data.requires_grad or under_transform(x.data):
+        return x, None
+    values, places = torch.unique(x.data[..., 0], dim=1, return_inverse=True)
+    if 2 * values.shape[1] > x.shape[0]:
+        return x, None
+    return Jet(values[..., None], x.order, x.directions), places
+
+
+def spread(values: Jet, places: Tensor | None) -> Jet:
+    """Return what was found for the distinct entries, for all of them."""
+    return values if places is None else values.map_rows(lambda rows: rows[:, places])
 
 
 def products(factors: Sequence[Jet]) -> Jet:

@@ -141,7 +141,9 @@ class Corrections:
 
         def make(part: nn.Module, i: int, axes: list[int], periods: Periods) -> nn.Module:  # noqa: ARG001
             families = [
-                (Polynomials if period is None else Waves)(highest[a], *self.problem.interval(names[a]))
+                Polynomials(highest[a], *self.problem.interval(names[a]))
+                if period is None
+                else Waves(highest[a], *period)
                 for a, period in zip(axes, periods, strict=True)
             ]
             return TensorBasis(families, _outputs(part, points[:, axes]), points)
