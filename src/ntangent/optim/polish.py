@@ -1,4 +1,4 @@
-"""The last digits: a linear correction of random features, solved for by Newton's method."""
+"""The last digits: a linear correction of random features or of a spectral basis, by Newton's method."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DONE = "no part of the step lowers the loss in this precision"
 
 @dataclass(frozen=True)
 class Polish:
-    """A linear random-feature correction, with its weights and the unknowns found by Newton's method.
+    """A linear correction by random features or a spectral basis, its weights found by Newton's method.
 
     A network trained by any method stalls far above round-off, because its last digits are badly
     conditioned. Here it is frozen and its output corrected by sum_j c_j φ_j(x) with random features
@@ -34,6 +34,12 @@ class Polish:
     Levenberg-Marquardt they are not damped: singular values below ``rcond`` times the largest are left
     out. A step that does not lower the loss is halved, at most ``halvings`` times.
 
+    With ``modes`` the features are products over the coordinates: of 1, cos kθ, sin kθ (k up to the mode)
+    where the problem has a hard period in the coordinate, θ going once round in it, and of the Chebyshev
+    polynomials up to that degree elsewhere, on the interval of the coordinate. For smooth solutions in
+    boxes that is far better conditioned than random features; with time windows (``pinn.march``) it
+    follows nonlinear evolution equations. ``pinn.Spectral`` are the points for it.
+
     It is a change of what is trained: θ becomes (c, unknowns), and later stages go on with these.
 
     Cost of an iteration: one Jacobian of the correction and 4 M F² multiplications for F features and M
@@ -42,7 +48,8 @@ class Polish:
     that a given accuracy takes grows quickly.
 
     Source: random features for differential equations, Dong & Li, Comput. Methods Appl. Mech. Eng. 387
-    (2021) 114129; the polish of a trained network is ours. ``scipy.linalg.lstsq`` serves for one step,
+    (2021) 114129; least-squares collocation in waves and polynomials, Boyd, Chebyshev and Fourier Spectral
+    Methods, Dover 2001; the polish of a trained network is ours. ``scipy.linalg.lstsq`` serves for one step,
     but not on a GPU, and not with both the scaling and the rank that is reported.
 
     Args:
@@ -57,6 +64,8 @@ class Polish:
         seed: seed of the features.
         activation: "tanh", or "sin", which is better by orders of magnitude for smooth solutions in
             several dimensions.
+        modes: highest mode in each coordinate, in the order of ``domain.names``, or one number for all;
+            ``features``, ``slope``, ``seed`` and ``activation`` do not count then. None for random features.
     """
 
     iterations: int = 8
