@@ -17,7 +17,7 @@ from ntangent.optim._damped import LinAlgError
 from ntangent.optim._stage import check_theta, check_tolerance, is_finite, no_start, norm, verdict
 
 POWERS = 40  # most steps of the power method for a condition number
-SETTLED = 1e-3  # relative growth in a step below which it has found it
+SETTLED = 1e-2  # relative growth in a step below which it has found it
 DONE = "no part of the step lowers the loss in this precision"
 
 

@@ -211,8 +211,8 @@ class Standard:
 class Marching(Standard):
     """A problem u(x, t), periodic in x, by waves of x times polynomials of t, in time windows.
 
-    With iterations it is a :class:`Standard` problem: a network in as many windows. Without, which is the
-    default, width, depth, points and features do not count.
+    With iterations or features it is a :class:`Standard` problem, a network or random sines in as many
+    windows. Without, which is the default, width, depth and points do not count.
 
     Args:
         waves: largest wave number of x.
@@ -234,13 +234,13 @@ class Marching(Standard):
         There are a quarter more points in x than functions, and in t two more: the equations are not
         interpolated but fitted, which damps what decays within a window.
         """
-        if self.iterations:
+        if self.iterations or self.features:
             return super().sampler()
         return Spectral(x=math.ceil(2.5 * self.waves), t=self.degree + 3, periodic="x")
 
     def stages(self) -> list[Stage]:
         """Return the stages of training."""
-        if self.iterations:
+        if self.iterations or self.features:
             return super().stages()
         return [optim.Polish(self.newton, modes=(self.waves, self.degree), density=1)]
 
