@@ -385,10 +385,8 @@ def padded(jet: Jet, degree: int) -> Tensor:
     """Return the rows of a jet, with zero rows up to ``degree`` (or cut to it)."""
     rows = row_count(jet.structure, degree)
     missing = rows - jet.data.shape[0]
-    if missing == 0:
-        return jet.data  # whole: a slice would cost a node of the graph
-    if missing < 0:
-        return jet.data[:rows]
+    if missing <= 0:
+        return jet.data[:rows] if missing else jet.data  # a slice costs a node of the graph
     return torch.cat([jet.data, jet.data.new_zeros((missing, *jet.shape))])
 
 

@@ -184,7 +184,7 @@ class GaussNewton:
         kind = choose(mu, size, eps, min(jacobian.shape))
         factor = factorise(jacobian, kind)
         step = factor.solve(factor.coefficients(r), mu)
-        info = {"svd": float(kind == "svd")}
+        info = {"orthogonal": float(kind in ("qr", "svd"))}
         return _Direction(step, 0, info if factor.rank is None else {"rank": float(factor.rank), **info})
 
     def _matrix_free(self, objective: Any, state: State) -> _Direction:

@@ -14,10 +14,10 @@ from torch import Tensor
 from ntangent._base.check import check_choice, check_positive
 from ntangent._base.errors import DtypeError
 from ntangent._base.protocols import Objective, State, version
-from ntangent.optim._damped import Damped, Kind, Normal, choose, factorise, smallest_damping
+from ntangent.optim._damped import Damped, Kind, Normal, Triangular, choose, factorise, smallest_damping
 from ntangent.optim._stage import check_theta, check_tolerance, is_finite, no_start, norm, verdict
 
-CHOICES = ("auto", "gram", "cholesky", "svd")
+CHOICES = ("auto", "gram", "cholesky", "qr", "svd")
 STILL = "the step no longer changes the parameters in this precision, and so cannot lower the loss"
 
 
@@ -30,9 +30,9 @@ class _Linearisation:
         self.finite = is_finite(self.residual) and is_finite(self.jacobian)
         self.size = norm(self.jacobian)
         self.gradient_norm = norm(2 * (self.jacobian.T @ self.residual))
-        self._factor: tuple[Kind, Damped | Normal] | None = None
+        self._factor: tuple[Kind, Damped | Normal | Triangular] | None = None
 
-    def factor(self, kind: Kind) -> Damped | Normal:
+    def factor(self, kind: Kind) -> Damped | Normal | Triangular:
         """Return the factorisation of one kind; it is computed once per point."""
         if self._factor is None or self._factor[0] != kind:
             self._factor = (kind, factorise(self.jacobian, kind))
@@ -103,10 +103,11 @@ class LevenbergMarquardt:
 
     Factorisation: once per accepted point, for all trial dampings there. "gram" is the
     eigendecomposition of the smaller of J'J and J J'; "svd" is a QR factorisation followed by an SVD of
-    the triangular factor, about three times dearer, which does not square the condition number.
+    the triangular factor, about three times dearer, which does not square the condition number; "qr"
+    does not either, and factorises the triangular factor above √μ·I anew for each damping.
     "cholesky" factorises the smaller of J'J + μ and J J' + μ anew for each damping. "auto" takes "gram",
     or from 256 rows or columns on "cholesky", as long as μ is 100 times above eps·|J|² at the point, so
-    that nothing is lost.
+    that nothing is lost; below, "svd", or "qr" from the same size on.
 
     Cost of an accepted trial with n = max(M, P), k = min(M, P): one Jacobian, n k² multiplications
     and O(k³); of a rejected one: two residuals and O(n k). Memory: J and a factor of its size.
@@ -124,7 +125,7 @@ class LevenbergMarquardt:
         acceleration_ratio: largest 2|a|/|d| for which it is used.
         geodesic_step: h in the finite difference for r_dd.
         tolerance: stop when the loss is not above it (in the units of the loss).
-        factorisation: "auto", "gram", "cholesky" or "svd".
+        factorisation: "auto", "gram", "cholesky", "qr" or "svd".
         max_rejections: stop after so many rejections in a row.
     """
 
@@ -268,7 +269,7 @@ class LevenbergMarquardt:
             "step_length": norm(trial.step),
             "acceleration_ratio": trial.ratio,
             **({} if rank is None else {"rank": float(rank)}),
-            "svd": float(method == "svd"),
+            "orthogonal": float(method in ("qr", "svd")),
             "evaluations": float(memory["residuals"] + memory["jacobians"]),
             "jacobians": float(memory["jacobians"]),
         }

@@ -9,6 +9,7 @@ from ntangent.pinn.conditions import Operator as Operator
 from ntangent.pinn.conditions import Periodic as Periodic
 from ntangent.pinn.conditions import PointData as PointData
 from ntangent.pinn.conditions import Robin as Robin
+from ntangent.pinn.conditions import Symmetry as Symmetry
 from ntangent.pinn.conditions import TaylorResidual as TaylorResidual
 from ntangent.pinn.domains import Ball as Ball
 from ntangent.pinn.domains import Box as Box

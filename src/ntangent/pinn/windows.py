@@ -82,8 +82,8 @@ def march(
         and terms are those of the whole at points of the sampler, at the meeting times too.
 
     Raises:
-        ProblemError: if the problem cannot be cut: it has no initial condition, unknowns, an extent, or
-            a condition that is bound to a part of the whole domain.
+        ProblemError: if the problem cannot be cut: it has no initial condition, unknowns, an extent of
+            other times, or a condition that is bound to a part of the whole domain.
         ArgumentError: if the windows are not times of the problem in order.
         Others as for :func:`solve`.
     """
@@ -143,7 +143,8 @@ def window(problem: Problem, time: str, low: float, high: float, last: Solution 
         else:
             conditions.append(condition)
     domain = problem.domain.between(time, low, high)
-    return dataclasses.replace(problem, domain=domain, conditions=conditions)
+    extent = None if problem.extent is None else problem.extent.between(time, low, high)
+    return dataclasses.replace(problem, domain=domain, extent=extent, conditions=conditions)
 
 
 def _started(condition: Initial, problem: Problem, time: str, last: Solution) -> list[Initial]:
@@ -281,8 +282,12 @@ def _check(problem: Problem, time: str) -> None:
             "each window would find values of its own",
             "pinn.solve(problem, ...)",
         )
-    if problem.extent is not None:
-        raise ProblemError("the problem has an extent", "windows are pieces of the domain", "extent=None")
+    if problem.extent is not None and problem.extent.interval(time) != problem.interval(time):
+        raise ProblemError(
+            f"the extent has other times than the domain: {problem.extent}",
+            "windows are pieces of the time",
+            f"extent=None, or one with {time}={problem.interval(time)}",
+        )
     partial = [name for name in problem.components if time not in problem.inputs(name)]
     if partial:
         raise ProblemError(

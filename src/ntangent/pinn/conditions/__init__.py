@@ -10,6 +10,7 @@ from ntangent.pinn.conditions.periodic import Periodic as Periodic
 from ntangent.pinn.conditions.prescribed import Dirichlet as Dirichlet
 from ntangent.pinn.conditions.prescribed import Neumann as Neumann
 from ntangent.pinn.conditions.prescribed import Robin as Robin
+from ntangent.pinn.conditions.symmetry import Symmetry as Symmetry
 from ntangent.pinn.conditions.taylor import TaylorResidual as TaylorResidual
 from ntangent.pinn.equation import Block as Block
 from ntangent.pinn.equation import Demand as Demand

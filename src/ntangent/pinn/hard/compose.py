@@ -25,6 +25,7 @@ from ntangent.pinn.domains.tools import fixed_draw
 from ntangent.pinn.hard.along import Function, at_end, normal_trace, plain, project
 from ntangent.pinn.hard.data import Data
 from ntangent.pinn.hard.line import End, Line, Terms
+from ntangent.pinn.hard.mirror import Mirror
 from ntangent.pinn.hard.shape import Shape
 
 Net = Callable[[Any], Any]
@@ -240,11 +241,13 @@ class HardAnsatz:
         domain: where.
         traces: the conditions.
         cycles: names of the coordinates in which the network must be periodic.
+        mirrors: ends about which the field is symmetric.
     """
 
     domain: Domain
     traces: tuple[Trace, ...]
     cycles: tuple[str, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
 
     @cached_property
     def scalars(self) -> dict[int, Scalar]:
@@ -254,21 +257,29 @@ class HardAnsatz:
 
     def __call__(self, net: Net, x: Any) -> Any:
         """Return the field at points, a tensor or a jet of shape (N, d), as the same; shape (N, c)."""
-        points = plain(x)
+        points, signs = plain(x), []
+        for mirror in self.mirrors:
+            points, sign = mirror.into(points)
+            signs.append(sign)
+        result: Any = self._inside(net, points)
+        for mirror, sign in zip(self.mirrors, signs, strict=True):
+            result = result if sign is None else mirror.back(result, sign)
+        return result.value if isinstance(x, Tensor) else result
+
+    def _inside(self, net: Net, points: Jet) -> Jet:
+        """Return the field at points of the domain."""
         whole = _Once(net)
         columns: dict[int, Jet] = {}
         for component, scalar in self.scalars.items():
             value = scalar.homogeneous(_component(whole, component))(points)
             lifted = scalar.lift(points)
             columns[component] = value if lifted is None else value + lifted
-        outputs = columns.get(0) if len(columns) == 1 else None
-        full = None if outputs is not None and whole.outputs == 1 else whole(points)
-        if full is not None:
-            pieces: Any = [columns.get(i, full[:, i : i + 1]) for i in range(full.shape[1])]
-            result: Any = torch.cat(pieces, 1)
-        else:
-            result = outputs
-        return result.value if isinstance(x, Tensor) else result
+        if len(columns) == 1 and 0 in columns and whole.outputs == 1:
+            return columns[0]
+        full = whole(points)
+        pieces: Any = [columns.get(i, full[:, i : i + 1]) for i in range(full.shape[1])]
+        result: Any = torch.cat(pieces, 1)
+        return plain(result)
 
     def check(self, net: Net, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         """Check what the ansatz needs of the network.
@@ -326,7 +337,12 @@ def _check_period(net: Net, domain: Domain, name: str, points: Tensor) -> None:
         )
 
 
-def compose(domain: Domain, conditions: Sequence[Trace], periodic: Sequence[str] = ()) -> HardAnsatz:
+def compose(
+    domain: Domain,
+    conditions: Sequence[Trace],
+    periodic: Sequence[str] = (),
+    mirrors: Sequence[Mirror] = (),
+) -> HardAnsatz:
     """Return the ansatz that satisfies all conditions.
 
     Supported together: any conditions of any order at whole ends of coordinates (faces of boxes, also
@@ -345,7 +361,7 @@ def compose(domain: Domain, conditions: Sequence[Trace], periodic: Sequence[str]
                 "a periodic coordinate has no end",
                 _SOFT,
             )
-    ansatz = HardAnsatz(domain, tuple(conditions), tuple(periodic))
+    ansatz = HardAnsatz(domain, tuple(conditions), tuple(periodic), tuple(mirrors))
     for scalar in ansatz.scalars.values():
         _ = scalar.shape, scalar.lines
         scalar.check()

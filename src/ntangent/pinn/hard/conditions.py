@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ntangent._base.errors import ProblemError
-from ntangent.pinn.conditions import Dirichlet, Initial, Neumann, Periodic, Robin
+from ntangent.pinn.conditions import Dirichlet, Initial, Neumann, Periodic, Robin, Symmetry
 from ntangent.pinn.conditions.base import chosen
 from ntangent.pinn.domains.base import Boundary
 from ntangent.pinn.hard.compose import HardAnsatz, Trace, compose, dirichlet, initial, neumann, robin
+from ntangent.pinn.hard.mirror import Mirror
 
 
 def _where(condition: Any, problem: Any) -> Boundary:
@@ -45,12 +46,18 @@ def _initial(condition: Any, problem: Any, component: int) -> list[Trace]:
     return initial(problem.domain, condition.values(problem), condition.axis(problem), component)
 
 
+def _symmetric(condition: Any, problem: Any, component: int) -> list[Trace]:
+    make = dirichlet if condition.parity == "odd" else neumann
+    return make(_where(condition, problem), 0.0, component)
+
+
 # Kind of condition -> its traces, of (condition, problem, component).
 TRACES: dict[type, Callable[[Any, Any, int], list[Trace]]] = {
     Dirichlet: lambda c, problem, i: dirichlet(_where(c, problem), c.value, i),
     Neumann: lambda c, problem, i: neumann(_where(c, problem), c.value, i),
     Robin: _robin,
     Initial: _initial,
+    Symmetry: _symmetric,
 }
 
 
@@ -66,6 +73,7 @@ def built_in(problem: Any, name: str | None = None) -> HardAnsatz | None:
     """
     traces: list[Trace] = []
     cycles: list[str] = []
+    parities: dict[tuple[str, float, bool], dict[int, str]] = {}
     for condition in problem.conditions:
         if not getattr(condition, "hard", False):
             continue
@@ -90,6 +98,35 @@ def built_in(problem: Any, name: str | None = None) -> HardAnsatz | None:
         first = 0 if name else sum(problem.components[n] for n in names[: names.index(field)])
         for component in components:
             traces += make(condition, problem, first + component)
+            if isinstance(condition, Symmetry):
+                end = _where(condition, problem).parts[0].end
+                assert end is not None  # a face
+                parities.setdefault(end, {})[first + component] = condition.parity
     if not traces and not cycles:
         return None
-    return compose(problem.domain, traces, list(dict.fromkeys(cycles)))
+    mirrors = [_mirror(problem, end, known, name) for end, known in parities.items()]
+    return compose(problem.domain, traces, list(dict.fromkeys(cycles)), mirrors)
+
+
+def _mirror(problem: Any, end: tuple[str, float, bool], known: dict[int, str], field: str | None) -> Mirror:
+    """Return the mirror at an end of a coordinate, from the parity of each component."""
+    name, position, upper = end
+    count = sum(problem.components.values()) if field is None else problem.components[field]
+    if len(known) < count:
+        raise ProblemError(
+            f"{len(known)} of {count} components have a symmetry at {name} = {position:g}",
+            "points beyond it are mirrored for all of them at once",
+            f'Symmetry("even", {name}={position:g}, field=...) for the others',
+        )
+    low, high = problem.interval(name)
+    if problem.extent is not None:
+        reach = 2 * position - (low if upper else high)
+        beyond = problem.extent.interval(name)[1 if upper else 0]
+        if (beyond > reach) if upper else (beyond < reach):
+            raise ProblemError(
+                f"the extent reaches to {name} = {beyond:g}",
+                f"the mirror at {position:g} carries the field to {reach:g}",
+                f"extent=Box({name}=({min(low, reach):g}, {max(high, reach):g}), ...)",
+            )
+    odd = tuple(known[i] == "odd" for i in range(count))
+    return Mirror(problem.domain.names.index(name), position, upper, odd)
