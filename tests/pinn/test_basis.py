@@ -201,6 +201,36 @@ def test_one_number_is_for_all_coordinates_and_other_corrections_may_follow():
     assert solution.summary()["relative_l2"] < 1e-12
 
 
+def test_each_network_has_the_basis_of_its_own_coordinates_and_unknowns_are_found():
+    """u_t = q u + k(x), k_x = cos x, k(0) = 0, u given at points: k = sin x, u = t sin x, q = 0."""
+    places = torch.cartesian_prod(torch.linspace(-1, 1, 5, dtype=F64), torch.linspace(0, 1, 4, dtype=F64))
+    problem = pinn.Problem(
+        domain=pinn.Box(x=(-1.0, 1.0), t=(0.0, 1.0)),
+        fields={"u": 1, "k": pinn.Output(1, coordinates=("x",))},
+        equations=[lambda u, k, p: u.t - p.q * u - k, lambda k, x: k.x - torch.cos(x)],
+        conditions=[
+            pinn.Initial(0.0, field="u", hard=True),
+            pinn.Dirichlet(x=0.0, value=0.0, field="k"),
+            pinn.PointData(places, places[:, 1] * torch.sin(places[:, 0]), field="u"),
+        ],
+        unknowns={"q": pinn.Unknown(0.3)},
+    )
+    nets = {
+        name: nt.MLP(inputs, 1, width=4, depth=1, dtype=F64, generator=0)
+        for name, inputs in (("u", 2), ("k", 1))
+    }
+    for net in nets.values():
+        for parameter in net[-1].parameters():
+            nn.init.zeros_(parameter)
+    stages = [optim.Polish(12, modes=(17, 2), density=1)]
+    solution = pinn.solve(problem, nets, stages, sampler=pinn.Chebyshev(x=24, t=6), progress=False)
+    assert [f.modes for f in solution.net["u"].correction.families] == [17, 2]
+    assert solution.net["k"].correction.families == (Polynomials(17, -1.0, 1.0),)
+    assert abs(solution.unknowns["q"]) < 1e-11
+    x, t = 2 * uniform(9) - 1, uniform(9, seed=1)
+    torch.testing.assert_close(solution(x=x, t=t)["u"], t * torch.sin(x), rtol=0, atol=1e-11)
+
+
 class Stop:
     """Interrupts a run after so many steps."""
 

@@ -37,7 +37,7 @@ class KortewegDeVries(Marching):
     The start steepens and breaks into solitons. The reference is Fourier modes and ETDRK4.
 
     Args:
-        end: last time.
+        end: last time. Windows should be about 0.01 long.
     """
 
     depth: int = 3
