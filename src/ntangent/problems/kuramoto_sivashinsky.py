@@ -38,7 +38,7 @@ class KuramotoSivashinsky(Marching):
     α = 100/16, β = 100/16², γ = 100/16⁴ (arXiv 2308.08468). The reference is Fourier modes and ETDRK4.
 
     Args:
-        end: last time; the solution is chaotic beyond about 0.4. Windows should be about 0.01 long.
+        end: last time; the solution is chaotic. Windows should be about 0.01 long.
     """
 
     depth: int = 3
