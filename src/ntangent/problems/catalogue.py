@@ -19,7 +19,7 @@ from ntangent._base.protocols import Stage
 from ntangent._base.registry import Registry
 from ntangent.jet import MLP
 from ntangent.nn import PeriodicEmbedding
-from ntangent.pinn import Periodic, Problem, Sampler, Sobol, Solution, Spectral, march, solve
+from ntangent.pinn import Chebyshev, Periodic, Problem, Sampler, Sobol, Solution, Spectral, march, solve
 from ntangent.problems.reference import PeriodicSolution
 from ntangent.run import Callback, distribution
 
@@ -243,6 +243,33 @@ class Marching(Standard):
         if self.iterations or self.features:
             return super().stages()
         return [optim.Polish(self.newton, modes=(self.waves, self.degree), density=1)]
+
+
+@dataclass(frozen=True)
+class Refined(Standard):
+    """A problem in one coordinate: a network, and then polynomials that find its last digits.
+
+    Args:
+        degree: of the polynomials; 0 for the network alone. It is that of the solution and of the network's
+            error, which is less smooth.
+    """
+
+    degree: int = 140
+
+    newton = 12
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_order(self.degree, "degree")
+
+    def sampler(self) -> Sampler:
+        """Return the sampler of the collocation points: twice as many as polynomials, or more."""
+        return Chebyshev(max(self.points, 2 * self.degree + 20 if self.degree else 0))
+
+    def stages(self) -> list[Stage]:
+        """Return the stages of training."""
+        last = [optim.Polish(self.newton, modes=self.degree, density=1)] if self.degree else []
+        return [*super().stages(), *last]
 
 
 CATALOGUE: Registry[type[Recipe]] = Registry("problem")
