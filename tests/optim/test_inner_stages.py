@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from problems import LeastSquares, drive, net_start, resumes, rosenbrock, tanh_n
 from ntangent._base.errors import ArgumentError, DtypeError
 from ntangent.optim import LBFGS, Adam, Funnel, LevenbergMarquardt, MultiStage, Polish
 from ntangent.optim._view import View
-from ntangent.optim.polish import truncated_step
+from ntangent.optim.polish import _norm_by_powers, _solved, truncated_step
 
 F64 = torch.float64
 
@@ -138,6 +139,21 @@ def test_the_truncated_step_is_the_pseudoinverse_of_the_scaled_matrix():
         assert rank == min(4, shape[0])
 
 
+@pytest.mark.parametrize("condition", [1e3, 1e12])
+def test_norms_by_powers_are_those_of_the_singular_values(condition):
+    generator = torch.Generator().manual_seed(2)
+    q, _ = torch.linalg.qr(torch.randn(60, 60, generator=generator, dtype=F64))
+    sizes = torch.logspace(0, -math.log10(condition), 60, dtype=F64)
+    triangle = torch.linalg.qr(sizes[:, None] * q)[1]
+    largest = _norm_by_powers(lambda v: triangle.T @ (triangle @ v), triangle)
+    assert 0.9 < largest <= 1 + 1e-12
+    b = torch.ones(60, dtype=F64)
+    assert _solved(triangle, b, 1.0 / condition) is None
+    torch.testing.assert_close(
+        triangle @ _solved(triangle, b, 0.1 / condition), b, rtol=0, atol=1e-15 * condition
+    )
+
+
 def test_polish_halves_a_step_that_is_too_long_and_ends_when_none_helps():
     def bent(t):
         return torch.atan(t)
@@ -156,7 +172,7 @@ def test_polish_resumes_to_the_same_bits():
 
 
 def test_refuses():
-    with pytest.raises(DtypeError, match="cannot be corrected by random"):
+    with pytest.raises(DtypeError, match="LeastSquares cannot be corrected"):
         Polish().prepare(LeastSquares(rosenbrock), torch.zeros(3))
     with pytest.raises(DtypeError, match="cannot be corrected by a second"):
         MultiStage(Adam(3)).prepare(LeastSquares(rosenbrock), torch.zeros(3))

@@ -25,6 +25,7 @@ from ntangent.pinn.sampling import (
     Resampler,
     Sampler,
     Sobol,
+    Spectral,
     Uniform,
     denser,
 )
@@ -38,7 +39,7 @@ DOMAINS = [
     Box(x=(-1, 1), y=(-1, 1)) - Disc(radius=0.5),
 ]
 SIZED = [Uniform(100), LatinHypercube(100), Sobol(100), Halton(100), Clustered(100, x=0.5, width=0.3)]
-EVERY = [*SIZED, Grid(7), Chebyshev(5), FixedPoints([[0.5, 1.0]])]
+EVERY = [*SIZED, Grid(7), Chebyshev(5), Spectral(5, periodic="x"), FixedPoints([[0.5, 1.0]])]
 ADAPTIVE = [Resample(), RAD(), RAR(), RAR(greedy=True), R3()]
 
 

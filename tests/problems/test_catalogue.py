@@ -57,7 +57,7 @@ def test_the_reference_satisfies_the_conditions(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_few_iterations_lower_the_loss(name):
-    recipe = small(name, width=8, depth=2, points=60, iterations=8, features=0, restarts=0)
+    recipe = small(name, width=8, depth=2, points=60, iterations=8, features=0, restarts=0, windows=1)
     problem, net = recipe.problem(), recipe.network()
     objective = PinnObjective(problem, net, recipe.sampler().points(problem.domain, F64, CPU))
     before = float(objective.residuals(objective.start()).square().sum())
@@ -95,6 +95,28 @@ def test_a_recipe_says_what_it_is(name):
 def test_wrong_options_are_refused(options):
     with pytest.raises(NtangentError):
         CATALOGUE["poisson1d"](**options)
+
+
+@pytest.mark.parametrize("options", [{"waves": 0}, {"degree": 0}, {"waves": 2.5}, {"windows": 0}])
+def test_wrong_waves_are_refused(options):
+    with pytest.raises(NtangentError):
+        CATALOGUE["kdv"](**options)
+
+
+@pytest.mark.parametrize(("name", "waves"), [("kdv", 12), ("kuramoto-sivashinsky", 32)])
+def test_waves_in_windows_follow_the_reference(name, waves):
+    """Until their start begins to steepen, with what the reference has above the highest wave as the goal."""
+    recipe = CATALOGUE[name](end=0.02, windows=2, waves=waves)
+    solution = problems.run(name, recipe, progress=False)
+    x = torch.linspace(*recipe.problem().interval("x"), 101, dtype=F64)
+    end = torch.full_like(x, 0.02)
+    exact = recipe.problem().reference(x, end)
+    assert float((solution(x=x, t=end) - exact).norm() / exact.norm()) < 1e-11
+    assert solution.summary()["relative_l2"] < 1e-11
+    # With iterations a network is trained, as everywhere.
+    trained = CATALOGUE[name](iterations=5, points=50)
+    assert [type(stage).__name__ for stage in trained.stages()] == ["LevenbergMarquardt"]
+    assert trained.sampler().n == 50
 
 
 @pytest.mark.parametrize(

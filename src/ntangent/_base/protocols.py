@@ -188,6 +188,18 @@ class Correctable(Protocol):
         """
         ...
 
+    def with_basis(
+        self, theta: Tensor, *, modes: int | tuple[int, ...], density: int
+    ) -> tuple[Objective, Tensor]:
+        """Return the objective over the output weights of a tensor-product basis and the unknowns.
+
+        Args:
+            theta: parameters that are frozen, shape (P,).
+            modes: highest mode in each coordinate, or one number for all.
+            density: how many times more points the equations are asked to hold at.
+        """
+        ...
+
     def with_network(
         self, theta: Tensor, *, width: int, depth: int, frequency: float | None, density: int, seed: int
     ) -> tuple[Objective, Tensor]:

@@ -1,4 +1,4 @@
-"""The last digits: a linear correction of random features, solved for by Newton's method."""
+"""The last digits: a linear correction of random features or of a spectral basis, by Newton's method."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from ntangent._base.protocols import Correctable, Objective, State
 from ntangent.optim._damped import LinAlgError
 from ntangent.optim._stage import check_theta, check_tolerance, is_finite, no_start, norm, verdict
 
-POWERS = 40  # steps of the power method for a condition number
+POWERS = 40  # most steps of the power method for a condition number
+SETTLED = 1e-2  # relative growth in a step below which it has found it
 DONE = "no part of the step lowers the loss in this precision"
 
 
 @dataclass(frozen=True)
 class Polish:
-    """A linear random-feature correction, with its weights and the unknowns found by Newton's method.
+    """A linear correction by random features or a spectral basis, its weights found by Newton's method.
 
     A network trained by any method stalls far above round-off, because its last digits are badly
     conditioned. Here it is frozen and its output corrected by sum_j c_j φ_j(x) with random features
@@ -33,6 +34,12 @@ class Polish:
     Levenberg-Marquardt they are not damped: singular values below ``rcond`` times the largest are left
     out. A step that does not lower the loss is halved, at most ``halvings`` times.
 
+    With ``modes`` the features are products over the coordinates: of 1, cos kθ, sin kθ (k up to the mode)
+    where the problem has a hard period in the coordinate, θ going once round in it, and of the Chebyshev
+    polynomials up to that degree elsewhere, on the interval of the coordinate. For smooth solutions in
+    boxes that is far better conditioned than random features; with time windows (``pinn.march``) it
+    follows nonlinear evolution equations. ``pinn.Spectral`` are the points for it.
+
     It is a change of what is trained: θ becomes (c, unknowns), and later stages go on with these.
 
     Cost of an iteration: one Jacobian of the correction and 4 M F² multiplications for F features and M
@@ -41,7 +48,8 @@ class Polish:
     that a given accuracy takes grows quickly.
 
     Source: random features for differential equations, Dong & Li, Comput. Methods Appl. Mech. Eng. 387
-    (2021) 114129; the polish of a trained network is ours. ``scipy.linalg.lstsq`` serves for one step,
+    (2021) 114129; least-squares collocation in waves and polynomials, Boyd, Chebyshev and Fourier Spectral
+    Methods, Dover 2001; the polish of a trained network is ours. ``scipy.linalg.lstsq`` serves for one step,
     but not on a GPU, and not with both the scaling and the rank that is reported.
 
     Args:
@@ -56,6 +64,8 @@ class Polish:
         seed: seed of the features.
         activation: "tanh", or "sin", which is better by orders of magnitude for smooth solutions in
             several dimensions.
+        modes: highest mode in each coordinate, in the order of ``domain.names``, or one number for all;
+            ``features``, ``slope``, ``seed`` and ``activation`` do not count then. None for random features.
     """
 
     iterations: int = 8
@@ -67,6 +77,7 @@ class Polish:
     tolerance: float = 0.0
     seed: int = 0
     activation: str = "tanh"
+    modes: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("iterations", "features", "density"):
@@ -75,6 +86,9 @@ class Polish:
         for value in self.slope if isinstance(self.slope, tuple) else (self.slope,):
             check_positive(value, "slope")
         check_choice(self.activation, ("tanh", "sin"), "activation")
+        if self.modes is not None:
+            for highest in self.modes if isinstance(self.modes, tuple) else (self.modes,):
+                check_order(highest, "modes")
         if self.rcond >= 1:
             raise ArgumentError(
                 f"rcond must be below 1, got {self.rcond}", "no singular value would be left", "rcond=1e-15"
@@ -87,10 +101,12 @@ class Polish:
         """Freeze the network at θ and return the objective over (c, unknowns), at c = 0."""
         if not isinstance(objective, Correctable):
             raise DtypeError(
-                f"{type(objective).__name__} cannot be corrected by random features",
-                "Polish needs an objective with the method with_features",
+                f"{type(objective).__name__} cannot be corrected",
+                "Polish needs an objective with the methods of Correctable",
                 "pinn.solve(problem, net, [..., optim.Polish()])",
             )
+        if self.modes is not None:
+            return objective.with_basis(theta, modes=self.modes, density=self.density)
         return objective.with_features(
             theta, count=self.features, slope=self.slope, density=self.density, seed=self.seed,
             activation=self.activation,
@@ -203,8 +219,11 @@ def _norm_by_powers(square: Callable[[Tensor], Tensor], like: Tensor) -> float:
     """Return the norm of A from v -> A'A v, by the power method: a percent too small at most, mostly."""
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(len(like), generator=generator, dtype=torch.float64).to(like)
-    size = 1.0
+    v, size = v / torch.linalg.vector_norm(v), 0.0
     for _ in range(POWERS):
-        v = square(v / torch.linalg.vector_norm(v))
-        size = float(torch.linalg.vector_norm(v))
+        v = square(v)
+        last, size = size, float(torch.linalg.vector_norm(v))
+        if size - last <= SETTLED * size:  # it only grows
+            break
+        v = v / size
     return math.sqrt(size)

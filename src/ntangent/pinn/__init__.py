@@ -37,6 +37,7 @@ from ntangent.pinn.sampling import LatinHypercube as LatinHypercube
 from ntangent.pinn.sampling import Resample as Resample
 from ntangent.pinn.sampling import Sampler as Sampler
 from ntangent.pinn.sampling import Sobol as Sobol
+from ntangent.pinn.sampling import Spectral as Spectral
 from ntangent.pinn.sampling import Uniform as Uniform
 from ntangent.pinn.scaling import Nondimensional as Nondimensional
 from ntangent.pinn.solution import Solution as Solution

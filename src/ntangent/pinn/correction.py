@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,20 +18,15 @@ from torch import Tensor, nn
 from ntangent._base.errors import ArgumentError
 from ntangent.jet import Jet
 from ntangent.jet.execute import run
-from ntangent.jet.mlp import _Pointwise
-from ntangent.nn import PeriodicEmbedding
+from ntangent.pinn.basis import Polynomials, TensorBasis, Waves
+from ntangent.pinn.features import Frame, Periods, random_features, second_network
 
 if TYPE_CHECKING:
     from ntangent.pinn.objective import PinnObjective
     from ntangent.pinn.problem import Problem
 
-# Lower end and length of the period of each coordinate, None where it has none.
-Periods = tuple[tuple[float, float] | None, ...]
 # From a network, its number, the axes it is a function of and their periods to its correction.
 Make = Callable[[nn.Module, int, "list[int]", Periods], nn.Module]
-# Centres of features lie in the box of the points, wider by this part of it on each side: features
-# centred outside are the slowly varying ones.
-MARGIN = 0.05
 SAMPLES = 1025  # points on each line on which the residual's sign changes are counted
 LINES = 9
 
@@ -62,135 +56,6 @@ class Corrected(nn.Module):
 def _apply(net: nn.Module, x: Any) -> Any:
     # Each part by its own fastest backend: their sum is no dense network.
     return run(net, x) if isinstance(x, Jet) else net(x)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The box of some points: where a correction lives, by centre and half-width of each coordinate."""
-
-    centre: Tensor
-    half: Tensor
-
-    @classmethod
-    def of(cls, points: Tensor) -> Frame:
-        """Return the frame of points, shape (N, d)."""
-        low, high = points.min(0).values, points.max(0).values
-        half = (high - low) / 2
-        return cls((low + high) / 2, torch.where(half > 0, half, torch.ones_like(half)))
-
-    def layer(self, weight: Tensor, shift: Tensor) -> nn.Linear:
-        """Return the affine map z -> weight·z + shift of the coordinates z in [-1, 1], as one of x."""
-        scaled = weight / self.half
-        layer = nn.Linear(scaled.shape[1], scaled.shape[0], dtype=scaled.dtype, device=scaled.device)
-        with torch.no_grad():
-            layer.weight.copy_(scaled)
-            layer.bias.copy_(shift - scaled @ self.centre)
-        return layer
-
-
-def random_features(
-    points: Tensor,
-    outputs: int,
-    count: int,
-    slope: float | tuple[float, ...],
-    seed: int,
-    *,
-    activation: str = "tanh",
-    periods: Periods = (),
-) -> nn.Sequential:
-    """Return x -> C f(W x + b) with random frozen W, b and with C = 0, which is trained.
-
-    In the coordinates z in which the box of the points is [-1, 1]^d, the slopes a are uniform in
-    [-slope, slope]^d. Feature j is tanh(a·(z - c)) with c uniform in the box, a little widened, or
-    sin(a·z + b) with b uniform in [-π, π]. In a periodic coordinate features are periodic: sines with a
-    whole number of waves, a rounded, and tanh of (cos, sin) in the place of the coordinate.
-
-    Args:
-        points: shape (N, d).
-        outputs: how many fields.
-        count: how many features.
-        slope: largest slope, or one for each coordinate.
-        seed: seed of the features.
-        activation: f, "tanh" or "sin".
-        periods: lower end and length of the period of each coordinate, None where it has none.
-    """
-    largest = torch.as_tensor(slope, dtype=torch.float64).expand(points.shape[1])
-    waves = activation == "sin"
-    first = [] if waves else _embedding(periods)
-    if first:
-        cyclic = [p is not None for p in periods]
-        rows = [largest[i] for i, c in enumerate(cyclic) if c for _ in range(2)]
-        largest = torch.stack([*rows, *(largest[i] for i, c in enumerate(cyclic) if not c)])
-        points = first[0](points)
-    frame, shape = Frame.of(points), (count, points.shape[1])
-    # Drawn in float64 on the CPU: the same features on every device.
-    if waves:
-        engine = torch.quasirandom.SobolEngine(shape[1] + 1, scramble=True, seed=seed)
-        draw = 2 * engine.draw(count, dtype=torch.float64) - 1
-        slopes, shift = draw[:, :-1] * largest, draw[:, -1] * math.pi
-        for i, period in enumerate(periods):
-            if period is not None:
-                slopes[:, i] = torch.round(slopes[:, i] / math.pi) * math.pi
-                frame.half[i] = period[1] / 2
-    else:
-        generator = torch.Generator().manual_seed(seed)
-        slopes = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * largest
-        centres = (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * (1 + 2 * MARGIN)
-        shift = -(slopes * centres).sum(1)
-    inner = frame.layer(slopes.to(points), shift.to(points))
-    inner.requires_grad_(False)
-    outer = nn.Linear(count, outputs, bias=False, dtype=points.dtype, device=points.device)
-    nn.init.zeros_(outer.weight)
-    return nn.Sequential(*first, inner, _Pointwise("sin") if waves else nn.Tanh(), outer)
-
-
-def _embedding(periods: Periods) -> list[PeriodicEmbedding]:
-    """Return the first layer of a function with these periods; none where there is no period."""
-    lengths = [None if p is None else p[1] for p in periods]
-    return [PeriodicEmbedding(lengths)] if any(p is not None for p in periods) else []
-
-
-def second_network(
-    points: Tensor,
-    outputs: int,
-    sizes: tuple[int, int],
-    half_waves: float,
-    seed: int,
-    periods: Periods = (),
-) -> nn.Sequential:
-    """Return a network whose first layer is sines with about so many half-waves across the points' box.
-
-    Source: Wang & Lai, J. Comput. Phys. 504 (2024) 112865: sines in the first layer, tanh in the others.
-
-    Args:
-        points: shape (N, d).
-        outputs: how many fields.
-        sizes: width and number of the hidden layers.
-        half_waves: half-waves of the fastest neuron of the first layer, in each coordinate.
-        seed: seed of its weights.
-        periods: as for :func:`random_features`; (cos, sin) take the place of a periodic coordinate.
-    """
-    width, depth = sizes
-    embedding = _embedding(periods)
-    if embedding:
-        points = embedding[0](points)
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape: int) -> Tensor:
-        return (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1).to(points)
-
-    first = Frame.of(points).layer(
-        draw(width, points.shape[1]) * (math.pi / 2 * half_waves), draw(width) * math.pi
-    )
-    layers: list[nn.Module] = [*embedding, first, _Pointwise("sin")]
-    for i in range(depth):
-        last = i == depth - 1
-        layer = nn.Linear(width, outputs if last else width, dtype=points.dtype, device=points.device)
-        with torch.no_grad():
-            layer.weight.copy_(draw(*layer.weight.shape) * math.sqrt(6 / sum(layer.weight.shape)))
-            layer.bias.zero_()
-        layers += [layer] if last else [layer, nn.Tanh()]
-    return nn.Sequential(*layers)
 
 
 def frozen(net: nn.Module) -> nn.Module:
@@ -248,7 +113,7 @@ class Corrections:
             activation: "tanh" or "sin".
         """
         base, points = self._frozen(theta), self._more_points(density)
-        self._check_slopes(slope)
+        self._check_entries(slope, "slope", "slope=12.0")
 
         def make(part: nn.Module, i: int, axes: list[int], periods: Periods) -> nn.Module:
             own = points[:, axes]
@@ -258,7 +123,43 @@ class Corrections:
                 activation=activation, periods=periods,
             )  # fmt: skip
 
-        net = self._corrected(base, make)
+        return self._from_zero(self._corrected(base, make), points, theta)
+
+    def with_basis(
+        self, theta: Tensor, *, modes: int | tuple[int, ...], density: int
+    ) -> tuple[PinnObjective, Tensor]:
+        """Return the objective over the output weights of a tensor basis and the unknowns, and its start.
+
+        Args:
+            theta: parameters that are frozen, shape (P,).
+            modes: highest mode in each coordinate, or one number for all; see :class:`TensorBasis`.
+            density: how many times more points the equations are asked to hold at.
+        """
+        base, points, names = self._frozen(theta), self._more_points(density), self.problem.domain.names
+        self._check_entries(modes, "modes", "modes=12")
+        highest = modes if isinstance(modes, tuple) else (modes,) * len(names)
+
+        def make(part: nn.Module, i: int, axes: list[int], periods: Periods) -> nn.Module:  # noqa: ARG001
+            families = [
+                Polynomials(highest[a], *self.problem.interval(names[a]))
+                if period is None
+                else Waves(highest[a], *period)
+                for a, period in zip(axes, periods, strict=True)
+            ]
+            return TensorBasis(families, _outputs(part, points[:, axes]), points)
+
+        found, start = self._from_zero(self._corrected(base, make), points, theta)
+        rows = sum(len(block.weights) * block.count for block in found.blocks)
+        if len(start) > rows:
+            raise ArgumentError(
+                f"modes={modes} makes {len(start)} weights for {rows} rows of the residual",
+                "the weights would not be determined: twice as many rows are a good number",
+                f"Polish(density={math.ceil(2 * len(start) * density / rows)}), or fewer modes",
+            )
+        return found, start
+
+    def _from_zero(self, net: nn.Module, points: Tensor, theta: Tensor) -> tuple[PinnObjective, Tensor]:
+        """Return the objective of a corrected network, and its start with no correction."""
         self.successor = corrected = self.rebuilt(net, points)
         start = corrected.start()
         start[:] = 0.0
@@ -356,13 +257,13 @@ class Corrections:
             return corrected(base, 0, None)
         return nn.ModuleDict({name: corrected(part, i, name) for i, (name, part) in enumerate(base.items())})
 
-    def _check_slopes(self, slope: float | tuple[float, ...]) -> None:
+    def _check_entries(self, value: object, name: str, fix: str) -> None:
         dimension = self.problem.domain.dimension
-        if isinstance(slope, tuple) and len(slope) != dimension:
+        if isinstance(value, tuple) and len(value) != dimension:
             raise ArgumentError(
-                f"slope has {len(slope)} entries",
+                f"{name} has {len(value)} entries",
                 f"there is one for each of the {dimension} coordinate(s), or one number for all",
-                "slope=12.0",
+                fix,
             )
 
     def _unknowns(self, theta: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ntangent.jet import Jet
-from ntangent.jet.series import lift
+from ntangent.pinn.basis import Waves, distinct, spread
 from ntangent.pinn.domains.tools import Points
 from ntangent.pinn.hard.along import at_end, plain
 from ntangent.pinn.problem import Problem
@@ -91,26 +90,17 @@ class Fourier:
 
     def __call__(self, points: Points) -> Any:
         """Return the values at points, shape (N, 1)."""
-        x = plain(points)
-        weights = self.weights.to(x.dtype)  # points may be finer than the network
-        waves = [
-            self._waves(x[:, axis : axis + 1], low, period, count)
-            for axis, (low, period), count in zip(self.axes, self.ends, weights.shape, strict=True)
-        ]
-        first: Any = waves[0]
-        if len(waves) == 1:
-            found = first @ weights[:, None]
-        else:
-            found = ((first @ weights) * waves[1]).sum(-1, keepdim=True)
+        x, found = plain(points), None
+        for axis, (low, period), count in zip(self.axes, self.ends, self.weights.shape, strict=True):
+            own, places = distinct(plain(x[:, axis : axis + 1]))
+            waves: Any = Waves(count // 2, low, period)(own)
+            if found is None:
+                weights = self.weights.reshape(count, -1).to(x.dtype)  # points may be finer than the network
+                found = spread(plain(waves @ weights), places)
+            else:
+                found = (found * spread(waves, places)).sum(-1, keepdim=True)
+        assert found is not None
         return found.value if isinstance(points, Tensor) else plain(found)
-
-    def _waves(self, x: Any, low: float, period: float, count: int) -> Jet:
-        k = torch.arange(1, count // 2 + 1, dtype=x.dtype, device=x.device)
-        angle = (x - low) * (k * (2 * math.pi / period))
-        one = lift(x.data.new_ones(x.shape[0], 1), x)
-        parts: Any = [one, torch.cos(angle), torch.sin(angle)]
-        waves: Any = torch.cat(parts, -1)
-        return plain(waves)
 
 
 def resolved(state: EndState, axes: Sequence[int], ends: Sequence[tuple[float, float]]) -> Fourier | None:

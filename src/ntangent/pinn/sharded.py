@@ -296,6 +296,11 @@ class ShardedObjective(PinnObjective):
         return super().with_features(theta, **options)
 
     @shared
+    def with_basis(self, theta: Tensor, **options: Any) -> tuple[PinnObjective, Tensor]:
+        """Return the objective over a tensor basis, on every rank."""
+        return super().with_basis(theta, **options)
+
+    @shared
     def with_network(self, theta: Tensor, **options: Any) -> tuple[PinnObjective, Tensor]:
         """Return the objective over a second network, on every rank."""
         return super().with_network(theta, **options)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ntangent.pinn import Box, Periodic, Problem
 from ntangent.problems.catalogue import Published, Standard, catalogued, spectral
@@ -25,6 +26,13 @@ def _solution() -> PeriodicSolution:
         points=2048,
         steps=2000,
     )
+
+
+def exact(x: Tensor, t: Tensor) -> Tensor:
+    """Return u; at t = 0 the start itself, whose kink waves do not resolve."""
+    found = spectral(_solution)(x, t)
+    centred = torch.remainder(x + 1, 2.0) - 1
+    return torch.where(t > 0, found, centred**2 * torch.cos(math.pi * centred))
 
 
 DIFFUSION = 1e-4
@@ -61,13 +69,13 @@ class AllenCahn(Standard):
 
     The start has a kink where the period closes, so the solution is not smooth at t = 0, x = ±1: it is
     built into the field as diffusion spreads it (:func:`spread`), so that the initial condition holds
-    exactly. The reference, Fourier modes and ETDRK4, is exact to 1e-9 from t = 0.01 on.
+    exactly. The reference, Fourier modes and ETDRK4, is exact to 1e-9 at t = 0 and from t = 0.01 on.
     """
 
     width: int = 20
     depth: int = 3
-    points: int = 4000
-    iterations: int = 500
+    points: int = 5000
+    iterations: int = 900
 
     published = (
         Published(9.43e-7, "3 x 30 network, SSBroyden", "arXiv 2501.16371, quoted by others"),
@@ -83,5 +91,5 @@ class AllenCahn(Standard):
             equations=[lambda u: u.t - DIFFUSION * u.xx - 5 * u + 5 * u**3],
             conditions=[Periodic("x", hard=True)],
             ansatz=from_the_start,
-            reference=spectral(_solution),
+            reference=exact,
         )

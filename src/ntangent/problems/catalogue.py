@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +19,7 @@ from ntangent._base.protocols import Stage
 from ntangent._base.registry import Registry
 from ntangent.jet import MLP
 from ntangent.nn import PeriodicEmbedding
-from ntangent.pinn import Periodic, Problem, Sampler, Sobol, Solution, march, solve
+from ntangent.pinn import Chebyshev, Periodic, Problem, Sampler, Sobol, Solution, Spectral, march, solve
 from ntangent.problems.reference import PeriodicSolution
 from ntangent.run import Callback, distribution
 
@@ -204,6 +205,71 @@ class Standard:
         if "max_residual" in result:
             numbers["max_residual"] = result["max_residual"]
         return {**numbers, "seconds": result["seconds"]}
+
+
+@dataclass(frozen=True)
+class Marching(Standard):
+    """A problem u(x, t), periodic in x, by waves of x times polynomials of t, in time windows.
+
+    With iterations or features it is a :class:`Standard` problem, a network or random sines in as many
+    windows. Without, which is the default, width, depth and points do not count.
+
+    Args:
+        waves: largest wave number of x.
+        degree: largest degree in t of what is added to the start of a window, over t.
+    """
+
+    iterations: int = 0
+    waves: int = 100
+    degree: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("waves", "degree"):
+            check_positive(getattr(self, name), name, integer=True)
+
+    def sampler(self) -> Sampler:
+        """Return the sampler of the collocation points.
+
+        There are a quarter more points in x than functions, and in t two more: the equations are not
+        interpolated but fitted, which damps what decays within a window.
+        """
+        if self.iterations or self.features:
+            return super().sampler()
+        return Spectral(x=math.ceil(2.5 * self.waves), t=self.degree + 3, periodic="x")
+
+    def stages(self) -> list[Stage]:
+        """Return the stages of training."""
+        if self.iterations or self.features:
+            return super().stages()
+        return [optim.Polish(self.newton, modes=(self.waves, self.degree), density=1)]
+
+
+@dataclass(frozen=True)
+class Refined(Standard):
+    """A problem in one coordinate: a network, and then polynomials that find its last digits.
+
+    Args:
+        degree: of the polynomials; 0 for the network alone. It is that of the solution and of the network's
+            error, which is less smooth.
+    """
+
+    degree: int = 140
+
+    newton = 12
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_order(self.degree, "degree")
+
+    def sampler(self) -> Sampler:
+        """Return the sampler of the collocation points: twice as many as polynomials, or more."""
+        return Chebyshev(max(self.points, 2 * self.degree + 20 if self.degree else 0))
+
+    def stages(self) -> list[Stage]:
+        """Return the stages of training."""
+        last = [optim.Polish(self.newton, modes=self.degree, density=1)] if self.degree else []
+        return [*super().stages(), *last]
 
 
 CATALOGUE: Registry[type[Recipe]] = Registry("problem")

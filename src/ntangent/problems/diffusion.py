@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ntangent.jet import MLP
-from ntangent.pinn import Box, Chebyshev, Dirichlet, PointData, Problem
-from ntangent.problems.catalogue import Standard, catalogued
+from ntangent.pinn import Box, Dirichlet, PointData, Problem
+from ntangent.problems.catalogue import Refined, catalogued
 
 PI = torch.pi
 
@@ -31,7 +31,7 @@ def _source(x: Tensor) -> Tensor:
 
 @catalogued("diffusion-coefficient")
 @dataclass(frozen=True)
-class DiffusionCoefficient(Standard):
+class DiffusionCoefficient(Refined):
     """(k(x) u')' = f on (0, 1): find the function k from u at some points and k at x = 0.
 
     Args:
@@ -40,8 +40,9 @@ class DiffusionCoefficient(Standard):
 
     width: int = 16
     points: int = 100
-    iterations: int = 300
+    iterations: int = 100
     observations: int = 25
+    degree: int = 60
 
     def problem(self) -> Problem:
         """Return the problem."""
@@ -67,7 +68,3 @@ class DiffusionCoefficient(Standard):
                 for i, name in enumerate(("u", "k"))
             }
         )
-
-    def sampler(self) -> Chebyshev:
-        """Return the sampler of the collocation points."""
-        return Chebyshev(self.points)

@@ -10,7 +10,7 @@ import torch
 
 from ntangent._base.check import check_positive
 from ntangent.pinn import Box, Initial, Periodic, Problem
-from ntangent.problems.catalogue import Published, Standard, catalogued, spectral
+from ntangent.problems.catalogue import Marching, Published, catalogued, spectral
 from ntangent.problems.reference import PeriodicSolution, solve_periodic
 
 DISPERSION = 0.022**2
@@ -31,19 +31,18 @@ def _solution(end: float) -> PeriodicSolution:
 
 @catalogued("kdv")
 @dataclass(frozen=True)
-class KortewegDeVries(Standard):
+class KortewegDeVries(Marching):
     """u_t + u u_x + 0.022² u_xxx = 0, periodic on (-1, 1), started from cos πx.
 
     The start steepens and breaks into solitons. The reference is Fourier modes and ETDRK4.
 
     Args:
-        end: last time.
+        end: last time. Windows should be about 0.01 long.
     """
 
-    width: int = 20
     depth: int = 3
     points: int = 4000
-    iterations: int = 500
+    windows: int = 100
     end: float = 1.0
 
     harmonics = 2

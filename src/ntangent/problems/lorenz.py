@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntangent.pinn import Box, Chebyshev, Initial, PointData, Problem, Unknown
-from ntangent.problems.catalogue import Standard, catalogued
+from ntangent.pinn import Box, Initial, PointData, Problem, Unknown
+from ntangent.problems.catalogue import Refined, catalogued
 from ntangent.problems.reference import trajectory
 
 SIGMA, RHO, BETA = 10.0, 28.0, 8 / 3
@@ -37,7 +37,7 @@ def exact(t: Tensor) -> dict[str, Tensor]:
 
 @catalogued("lorenz")
 @dataclass(frozen=True)
-class Lorenz(Standard):
+class Lorenz(Refined):
     """x' = σ(y - x), y' = x(ρ - z) - y, z' = xy - βz: find σ, ρ, β from 30 observations to t = 2.
 
     Args:
@@ -47,8 +47,9 @@ class Lorenz(Standard):
     width: int = 30
     depth: int = 3
     points: int = 200
-    iterations: int = 400
+    iterations: int = 300
     observations: int = 30
+    degree: int = 200
 
     def problem(self) -> Problem:
         """Return the problem."""
@@ -74,7 +75,3 @@ class Lorenz(Standard):
             ansatz=lambda net, t: 20 * net(t),
             reference=exact,
         )
-
-    def sampler(self) -> Chebyshev:
-        """Return the sampler of the collocation points."""
-        return Chebyshev(self.points)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ntangent._base.check import check_order
-from ntangent.pinn import Box, Chebyshev, PointData, Problem, Unknown
-from ntangent.problems.catalogue import Standard, catalogued
+from ntangent.pinn import Box, PointData, Problem, Unknown
+from ntangent.problems.catalogue import Refined, catalogued
 from ntangent.problems.reference import trajectory
 
 DAMPING, STIFFNESS, START = 0.3, 4.0, (2.0, 0.0)
@@ -35,7 +35,7 @@ def exact(t: Tensor) -> Tensor:
 
 @catalogued("pendulum")
 @dataclass(frozen=True)
-class Pendulum(Standard):
+class Pendulum(Refined):
     """θ'' + c θ' + k sin θ = 0: find c and k from noisy angles observed to t = 8.
 
     Args:
@@ -46,7 +46,7 @@ class Pendulum(Standard):
     width: int = 24
     depth: int = 2
     points: int = 150
-    iterations: int = 300
+    iterations: int = 100
     observations: int = 40
     noise: float = 0.0
 
@@ -68,7 +68,3 @@ class Pendulum(Standard):
             expected={"c": DAMPING, "k": STIFFNESS},
             reference=exact,
         )
-
-    def sampler(self) -> Chebyshev:
-        """Return the sampler of the collocation points."""
-        return Chebyshev(self.points)

@@ -14,6 +14,7 @@ from ntangent.pinn.sampling.random import Halton as Halton
 from ntangent.pinn.sampling.random import LatinHypercube as LatinHypercube
 from ntangent.pinn.sampling.random import Sobol as Sobol
 from ntangent.pinn.sampling.random import Uniform as Uniform
+from ntangent.pinn.sampling.spectral import Spectral as Spectral
 from ntangent.pinn.sampling.tensor import Chebyshev as Chebyshev
 from ntangent.pinn.sampling.tensor import FixedPoints as FixedPoints
 from ntangent.pinn.sampling.tensor import Grid as Grid

@@ -76,9 +76,11 @@ class _Lines:
     def _line(self, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
         raise NotImplementedError  # pragma: no cover
 
+    def _lines(self, box: Box, dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+        return [self._line(count, dtype, device) for count in self._numbers(box)]
+
     def _product(self, box: Box, dtype: torch.dtype, device: torch.device) -> Tensor:
-        lines = [self._line(count, dtype, device) for count in self._numbers(box)]
-        grids = torch.meshgrid(*lines, indexing="ij")
+        grids = torch.meshgrid(*self._lines(box, dtype, device), indexing="ij")
         return box.interior(torch.stack([g.flatten() for g in grids], 1))
 
 
