@@ -49,3 +49,17 @@ def test_parameters_that_matter_later_are_found(method):
     found = torch.autograd.grad(y[-1, 0], (a, b))
     for g in found:
         assert abs(g.item() + math.exp(-1.5) / 2) < 1e-4
+
+
+@pytest.mark.parametrize("method", ["exprb32", "taylor8"])
+def test_long_steps_are_right_between_their_ends(method):
+    """sin and cos: a method that is exact on linear equations takes steps of a period."""
+    start, span = torch.tensor([0.0, 1.0], dtype=F64), torch.tensor([0.0, 6.0], dtype=F64)
+    for sign in (1, -1):
+        solution = ode.solve(
+            lambda t, y: torch.stack([y[1], -y[0]]), start, sign * span, method=method, rtol=1e-8, atol=1e-8,
+            events=[lambda t, y: y[0]],
+        )  # fmt: skip
+        t = sign * torch.linspace(0.0, 6.0, 61, dtype=F64)
+        assert (solution(t)[:, 0] - t.sin()).abs().max() < 1e-5
+        assert abs(solution.events[0].item() - sign * math.pi) < 1e-5

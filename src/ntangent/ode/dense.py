@@ -8,10 +8,13 @@ from torch import Tensor
 from ntangent.ode.field import Field
 from ntangent.ode.integrate import Trajectory
 from ntangent.ode.methods.base import RungeKutta
+from ntangent.ode.methods.kinds import Exponential, Taylor
 from ntangent.ode.steppers.base import Step, Stepper
 
 # Within this of the end of a step, as a fraction of it, a time is that of the end.
 KNOT = 1e-14
+# Highest degree of a polynomial through the ends of shorter steps.
+MOST = 8
 
 
 class Recorder:
@@ -30,7 +33,8 @@ def continuous(field: Field, stepper: Stepper, step: Step, end: Tensor) -> Tenso
 
     Collocation methods (Gauss, Radau IIA, Lobatto IIIA) have their own polynomial through the
     stages; methods with dense weights use those, and call f where the weights ask for more slopes;
-    the others have the cubic Hermite polynomial.
+    exponential and Taylor methods the polynomial through shorter steps from the same state; the others
+    have the cubic Hermite polynomial.
 
     Args:
         field: the right-hand side.
@@ -58,6 +62,13 @@ def continuous(field: Field, stepper: Stepper, step: Step, end: Tensor) -> Tenso
             weights = torch.from_numpy(more.weights).to(end)
         if weights is not None:
             return torch.einsum("sp,sbn->pbn", weights, slopes)
+    explicit = isinstance(method, Taylor) and not method.implicit
+    if explicit or isinstance(method, Exponential):  # whose steps may be long: shorter ones are cheap
+        degree = max(3, min(method.order, MOST)) if isinstance(method, Taylor) else MOST
+        theta = (1 - torch.cos(torch.pi * torch.arange(1, degree + 1, dtype=torch.float64) / degree)) / 2
+        shorter = [stepper.attempt(step.t, float(x) * step.h, step.state).state[0] - y for x in theta[:-1]]
+        powers = theta[:, None] ** torch.arange(1, degree + 1)
+        return torch.einsum("ij,jbn->ibn", torch.linalg.inv(powers).to(end), torch.stack([*shorter, end - y]))
     first = h * field.value(step.t, y)
     last = h * field.value(step.t + step.h, end)
     rise = end - y
