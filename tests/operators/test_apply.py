@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import ntangent as nt
 import ntangent.operators as ops
 from ntangent._base.errors import (
     ArgumentError,
@@ -249,3 +250,13 @@ def test_per_point_jacobians_of_operators(operator):
     sums = grouped_gradients(lambda: apply(operator, net, x).mT, parameters, groups)
     rows = [2 * found[0][0, group] @ expected[group] for group in groups]
     torch.testing.assert_close(sums, torch.stack(rows))
+
+
+def test_weights_may_be_a_tensor_and_an_index_is_a_sequence():
+    net = nt.MLP(2, 1, dtype=torch.float64)
+    x = torch.rand(3, 2, dtype=torch.float64)
+    found = nt.laplacian(net, x, weights=torch.tensor([1.0, 0.5]))
+    assert torch.equal(found, nt.laplacian(net, x, weights=[1.0, 0.5]))
+    with pytest.raises(DtypeError, match="multi-index is 2") as caught:
+        nt.partial(net, x, 2)
+    assert caught.value.fix == "partial(f, x, (1, 1))"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ntangent._base.check import check_choice, check_order, check_points, check_positive
-from ntangent._base.errors import ArgumentError, ShapeError
+from ntangent._base.errors import ArgumentError, DtypeError, ShapeError
 from ntangent._base.stencil import Differences
 from ntangent.jet.api import check_network
 from ntangent.jet.execute import EXECUTORS, native_network
@@ -188,6 +188,12 @@ def apply(operator: Operator, f: Function, x: Tensor, **options: Any) -> Tensor:
 
 def partial(f: Function, x: Tensor, index: Sequence[int], **options: Any) -> Float[Tensor, "point out"]:
     """Return the partial derivative ∂^index f, ``partial(f, x, (2, 1))`` for u_xxy."""
+    if not isinstance(index, Iterable):
+        raise DtypeError(
+            f"the multi-index is {index!r}",
+            "it has one order for each coordinate",
+            f"partial(f, x, {(1,) * check_points(x).shape[1]})",
+        )
     return apply(Operator.partial(*index), f, x, **options)
 
 

@@ -116,7 +116,7 @@ class Operator:
         """Return Σ_i w_i ∂²/∂x_i², with weights 1 by default."""
         if weights is None:
             return _laplacian(check_positive(dimension, "dimension", integer=True))
-        weights = list(weights)
+        weights = weights.tolist() if hasattr(weights, "tolist") else list(weights)
         if len(weights) != dimension:
             raise ShapeError(
                 f"{len(weights)} weights in {dimension} dimensions", "", f"weights=[1] * {dimension}"
