@@ -137,6 +137,9 @@ def test_the_truncated_step_is_the_pseudoinverse_of_the_scaled_matrix():
         step, rank = truncated_step(jacobian, r, 1e-12)
         assert torch.allclose(step, -scale * (torch.linalg.pinv(jacobian * scale, rtol=1e-12) @ r), rtol=1e-9)
         assert rank == min(4, shape[0])
+        gone = torch.cat([jacobian, torch.zeros(shape[0], 1, dtype=F64)], 1)
+        wider, same = truncated_step(gone, r, 1e-12)
+        assert torch.equal(wider[:-1], step) and float(wider[-1]) == 0.0 and same == rank
 
 
 @pytest.mark.parametrize("condition", [1e3, 1e12])

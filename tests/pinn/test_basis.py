@@ -16,6 +16,7 @@ from ntangent._base.errors import ArgumentError, NtangentError, UnknownNameError
 from ntangent._base.protocols import Correctable
 from ntangent.jet import Jet
 from ntangent.pinn.basis import Polynomials, TensorBasis, Waves, distinct, products
+from ntangent.pinn.hard.along import plain
 from ntangent.pinn.objective import PinnObjective
 
 F64, CPU = torch.float64, torch.device("cpu")
@@ -298,3 +299,50 @@ def test_points_on_which_the_functions_are_orthogonal():
         pinn.Spectral(9, 5, periodic="y").points(pinn.Box(x=(0.0, 1.0), t=(0.0, 1.0)), F64, CPU)
     with pytest.raises(ArgumentError, match="names coordinates"):
         pinn.Spectral(9, periodic=(3,))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "without"),
+    [
+        ([pinn.Neumann(x=0.0, hard=True), pinn.Dirichlet(x=1.0, hard=True)], (0, 1)),
+        ([pinn.Neumann(x=(0.0, 1.0), hard=True)], (1, 2)),
+        ([pinn.Symmetry("even", x=0.0)], (1,)),
+        ([pinn.Dirichlet(x=(0.0, 1.0), hard=True)], ()),
+    ],
+)
+def test_polynomials_that_the_conditions_cancel_are_left_out(conditions, without):
+    """What is left is independent and spans what all polynomials do."""
+    problem = pinn.Problem(
+        domain=pinn.Interval(x=(0.0, 1.0)),
+        equations=[lambda u: u],
+        conditions=conditions,
+    )
+    net = nt.MLP(1, 1, width=4, depth=1, dtype=torch.float64, generator=0)
+    torch.nn.init.zeros_(net[-1].weight)
+    torch.nn.init.zeros_(net[-1].bias)
+    objective = PinnObjective(problem, net, pinn.Chebyshev(40).points(problem.domain, torch.float64, "cpu"))
+    corrected, start = objective.with_basis(objective.start(), modes=16, density=1)
+    families = corrected.net.correction.families
+    assert families[0].without == without
+    assert len(start) == 17 - len(without)
+    jacobian = corrected.residuals_and_jacobian(start)[1]
+    lengths = jacobian.norm(dim=0)
+    assert float(lengths.min() / lengths.max()) > 1e-8  # none is rounding
+    everything = np.linalg.matrix_rank(_images(problem, objective.points, 16), tol=1e-9)
+    assert np.linalg.matrix_rank((jacobian / lengths).numpy(), tol=1e-9) == everything == len(start)
+
+
+def _images(problem, points, degree):
+    """The fields that all polynomials give, by the ansatz of the problem, as columns."""
+    columns = []
+    for k in range(degree + 1):
+        polynomial = np.polynomial.Chebyshev.basis(k, domain=[0, 1]).convert(kind=np.polynomial.Polynomial)
+
+        def net(x, c=polynomial.coef):
+            total = 0.0 * x
+            for a in reversed(c):
+                total = total * x + float(a)
+            return total
+
+        columns.append(problem.outputs(net, plain(points), None).value[:, 0].detach().numpy())
+    return np.stack(columns, 1)

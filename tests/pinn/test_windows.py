@@ -13,7 +13,8 @@ from torch import nn
 import ntangent as nt
 from ntangent import optim, pinn
 from ntangent._base.errors import ArgumentError, CheckpointError, ProblemError, RunFolderError
-from ntangent.pinn.handover import Fourier
+from ntangent.pinn.basis import Waves
+from ntangent.pinn.handover import Coordinate, Series, resolved
 from ntangent.pinn.windows import Windows, window
 
 F64 = torch.float64
@@ -79,7 +80,7 @@ def test_periodic_states_become_fourier_series():
     solution = pinn.march(advection(), zero(2, 2 * math.pi), stages, windows=4, **QUIET)
     assert solution.summary()["relative_l2"] < 1e-7
     started = [p.conditions[0].values(p)[0] for p in solution.net.problems[1:]]
-    assert all(isinstance(value, Fourier) for value in started)
+    assert all(isinstance(value, Series) and isinstance(value.families[0], Waves) for value in started)
 
 
 @settings(max_examples=25, deadline=None)
@@ -89,8 +90,6 @@ def test_periodic_states_become_fourier_series():
     st.floats(0.5, 7),
 )
 def test_fourier_series_of_a_trigonometric_polynomial_is_itself(coefficients, low, period):
-    from ntangent.pinn.handover import resolved
-
     half = len(coefficients) // 2
 
     def exact(x):
@@ -108,7 +107,7 @@ def test_fourier_series_of_a_trigonometric_polynomial_is_itself(coefficients, lo
         def __call__(self, points):
             return exact(points[:, :1])
 
-    series = resolved(State(), [0], [(low, period)])
+    series = resolved(State(), [Coordinate(0, low, period, periodic=True)])
     x = low + period * torch.rand(40, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(series(x), exact(x[:, :1]), rtol=0, atol=1e-12 * sum(map(abs, coefficients)))
     # Its derivatives are those of the polynomial: nested autograd beside the series.
@@ -122,16 +121,64 @@ def test_fourier_series_of_a_trigonometric_polynomial_is_itself(coefficients, lo
     torch.testing.assert_close(third.derivative(3), found.detach(), rtol=0, atol=1e-11 * scale)
 
 
-def test_an_unresolved_state_is_refused():
-    from ntangent.pinn.handover import resolved
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=9).filter(any), st.floats(-3, 3), st.floats(0.5, 7))
+def test_series_of_a_polynomial_is_itself(coefficients, low, length):
+    """Beside numpy's Chebyshev series."""
+    polynomial = np.polynomial.Chebyshev(coefficients, domain=[low, low + length])
 
+    class State:
+        name, problem, net = None, advection(), zero(2)
+
+        def __call__(self, points):
+            return torch.from_numpy(polynomial(points[:, :1].numpy()))
+
+    series = resolved(State(), [Coordinate(0, low, length, periodic=False)])
+    x = low + length * torch.rand(40, 2, dtype=F64, generator=torch.Generator().manual_seed(0))
+    size = sum(map(abs, coefficients))
+    expected = torch.from_numpy(polynomial(x[:, :1].numpy()))
+    torch.testing.assert_close(series(x), expected, rtol=0, atol=1e-12 * size)
+    third = torch.from_numpy(polynomial.deriv(3)(x[:, :1].numpy()))
+    found = nt.jet(series, x, 3, 0).derivative(3)
+    # The highest third of 64 degrees is left out; what is rounding below it is multiplied by k^6 at most.
+    torch.testing.assert_close(found, third, rtol=0, atol=1e-15 * size * 44**6 * (2 / length) ** 3)
+
+
+def test_a_series_of_a_wave_and_a_polynomial():
+    class State:
+        name, problem, net = None, advection(), zero(3)
+
+        def __call__(self, points):
+            x, y = points[:, :1], points[:, 1:2]
+            return torch.sin(x) * torch.exp(y) + torch.cos(3 * x)
+
+    State.problem = pinn.Problem(
+        domain=pinn.Box(x=(0, 2 * math.pi), y=(-1, 1), t=(0, 1)), equations=[lambda u: u.t]
+    )
+    where = [Coordinate(0, 0.0, 2 * math.pi, periodic=True), Coordinate(1, -1.0, 2.0, periodic=False)]
+    series = resolved(State(), where)
+    x = torch.rand(50, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(series(x), State()(x), rtol=0, atol=1e-12)
+
+
+def test_a_jump_is_not_resolved_by_polynomials():
+    class Jump:
+        name, problem, net = None, advection(), zero(2)
+
+        def __call__(self, points):
+            return torch.sign(points[:, :1] - 0.3)
+
+    assert resolved(Jump(), [Coordinate(0, 0.0, 1.0, periodic=False)]) is None
+
+
+def test_an_unresolved_state_is_refused():
     class Saw:
         name, problem, net = None, advection(), zero(2)
 
         def __call__(self, points):
             return points[:, :1]
 
-    assert resolved(Saw(), [0], [(0.0, 1.0)]) is None
+    assert resolved(Saw(), [Coordinate(0, 0.0, 1.0, periodic=True)]) is None
 
 
 def test_soft_conditions_and_training():

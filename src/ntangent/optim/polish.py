@@ -167,6 +167,10 @@ def truncated_step(jacobian: Tensor, residual: Tensor, rcond: float) -> tuple[Te
         rcond: relative size of the smallest singular value of the column-scaled J that counts.
     """
     lengths = torch.linalg.vector_norm(jacobian, dim=0)
+    if not bool((lengths > 0).all()) and bool((lengths > 0).any()):  # features that the conditions cancel
+        step = torch.zeros_like(lengths)
+        step[lengths > 0], rank = truncated_step(jacobian[:, lengths > 0], residual, rcond)
+        return step, rank
     scale = torch.where(lengths > 0, 1 / lengths, torch.zeros_like(lengths))
     scaled = jacobian * scale
     if not is_finite(scaled):

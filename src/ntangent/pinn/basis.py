@@ -14,7 +14,7 @@ from ntangent._base.check import under_transform
 from ntangent.jet import Jet
 from ntangent.jet.arithmetic import product_entries, row_count
 from ntangent.jet.layers import TAPE
-from ntangent.jet.series import common, lift
+from ntangent.jet.series import common, compose, lift
 from ntangent.pinn.hard.along import plain
 
 
@@ -53,24 +53,38 @@ class Polynomials:
         modes: largest degree.
         low: lower end.
         high: upper end.
+        without: degrees that are left out.
     """
 
     modes: int
     low: float
     high: float
+    without: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
         """How many functions there are."""
-        return self.modes + 1
+        return len(self._degrees)
+
+    @property
+    def _degrees(self) -> list[int]:
+        return [k for k in range(self.modes + 1) if k not in self.without]
 
     def __call__(self, x: Jet) -> Jet:
         """Return the functions at x, shape (N, 1), as (N, count)."""
-        z = (x - (self.low + self.high) / 2) * (2 / (self.high - self.low))
-        parts: list[Any] = [_one(x), z]
-        for _ in range(2, self.count):  # of series too: T_k of a polynomial is one
-            parts.append(2 * z * parts[-1] - parts[-2])
-        return plain(torch.cat(parts[: self.count], -1))
+        z = plain((x - (self.low + self.high) / 2) * (2 / (self.high - self.low)))
+        # Series in z first, by the recurrence T_k = 2 z T_(k-1) - T_(k-2): rows of plain numbers.
+        value, order = z.data[0], z.order
+        one = torch.cat([torch.ones_like(value.T), value.new_zeros(order, len(value))])
+        rows = [one, _times(value.T, one)]
+        for _ in range(2, self.modes + 1):
+            rows.append(2 * _times(value.T, rows[-1]) - rows[-2])
+        return compose(Jet(torch.stack([rows[k] for k in self._degrees], -1), order), z)
+
+
+def _times(value: Tensor, rows: Tensor) -> Tensor:
+    """Return the series (z + t) times a series in t, shape (order + 1, N)."""
+    return value * rows + torch.cat([torch.zeros_like(rows[:1]), rows[:-1]])
 
 
 Family = Waves | Polynomials

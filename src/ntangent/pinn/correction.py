@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ntangent._base.errors import ArgumentError
 from ntangent.jet import Jet
 from ntangent.jet.execute import run
-from ntangent.pinn.basis import Polynomials, TensorBasis, Waves
+from ntangent.pinn.basis import Family, Polynomials, TensorBasis, Waves
 from ntangent.pinn.features import Frame, Periods, random_features, second_network
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ class Corrected(nn.Module):
     def forward(self, x: Any) -> Any:
         """Return the corrected value."""
         return _apply(self.base, x) + self.amplitude * _apply(self.correction, x)
+
+    @property
+    def linear(self) -> bool:
+        """Whether only the weights of a last layer are trained."""
+        return sum(p.requires_grad for p in self.correction.parameters()) == 1
 
     def extra_repr(self) -> str:
         """Return the amplitude, which no parameter holds."""
@@ -139,14 +144,18 @@ class Corrections:
         self._check_entries(modes, "modes", "modes=12")
         highest = modes if isinstance(modes, tuple) else (modes,) * len(names)
 
-        def make(part: nn.Module, i: int, axes: list[int], periods: Periods) -> nn.Module:  # noqa: ARG001
-            families = [
-                Polynomials(highest[a], *self.problem.interval(names[a]))
-                if period is None
-                else Waves(highest[a], *period)
-                for a, period in zip(axes, periods, strict=True)
-            ]
-            return TensorBasis(families, _outputs(part, points[:, axes]), points)
+        def make(part: nn.Module, i: int, axes: list[int], periods: Periods) -> nn.Module:
+            outputs = _outputs(part, points[:, axes])
+            built = self.problem.built_in(list(base)[i] if isinstance(base, nn.ModuleDict) else None)
+
+            def family(axis: int, period: tuple[float, float] | None) -> Family:
+                if period is not None:
+                    return Waves(highest[axis], *period)
+                cancelled = () if built is None else built.cancelled(axis, outputs)
+                return Polynomials(highest[axis], *self.problem.interval(names[axis]), cancelled)
+
+            families = [family(a, period) for a, period in zip(axes, periods, strict=True)]
+            return TensorBasis(families, outputs, points)
 
         found, start = self._from_zero(self._corrected(base, make), points, theta)
         rows = sum(len(block.weights) * block.count for block in found.blocks)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ntangent._base.errors import NtangentError, ProblemError
 from ntangent.diagnose import gradient_flow_loss, measures
+from ntangent.pinn.correction import Corrected
 from ntangent.pinn.evaluation import handed
 from ntangent.pinn.field import Parameters
 from ntangent.pinn.monitoring import networks, snapshot
@@ -240,6 +241,9 @@ def _snr(objective: PinnObjective, theta: Tensor) -> Facts:
     """The signal-to-noise ratio of the gradient at the end."""
     if len(objective.points) < 4 or not objective.movable():
         raise ProblemError("there are no collocation points to make batches of", "", "")
+    parts = [part for part in objective.net.modules() if isinstance(part, Corrected)]
+    if parts and all(part.linear for part in parts):
+        raise ProblemError("the weights of a linear correction were solved for, not descended", "", "")
     values = measures["snr"](snapshot(objective, 1, theta))
     return {name: v for name, v in values.items() if isinstance(v, float) and math.isfinite(v)}
 

@@ -22,7 +22,8 @@ from ntangent.jet import Jet
 from ntangent.jet.series import padded
 from ntangent.pinn.conditions import Initial, Periodic, PointData
 from ntangent.pinn.conditions.base import Located, chosen, given_points
-from ntangent.pinn.handover import EndState, resolved
+from ntangent.pinn.domains import Box
+from ntangent.pinn.handover import Coordinate, EndState, resolved
 from ntangent.pinn.hard.along import plain
 from ntangent.pinn.objective import PinnObjective
 from ntangent.pinn.problem import Problem
@@ -57,9 +58,11 @@ def march(
     begins with the end of the one before: every :class:`Initial` of the problem is replaced by the state
     that was reached, with as many time derivatives as it prescribes.
 
-    A hard initial condition needs the former field with its derivatives in every evaluation. Where all
-    other coordinates have a hard period that state is kept as a Fourier series, to rounding; elsewhere
-    as the networks themselves, so that window k evaluates k of them (once, for points that stay).
+    A hard initial condition needs the former field with its derivatives in every evaluation. In a box of
+    one or two other coordinates that state is kept to rounding as a series, of waves in those with a hard
+    period and of Chebyshev polynomials in the others. Where that does not resolve it, or the domain is
+    another, it is kept as the networks themselves, so that window k evaluates k of them (once, for points
+    that stay).
 
     Args:
         problem: with an :class:`Initial` condition for every field that evolves. Other conditions are given
@@ -155,7 +158,7 @@ def _started(condition: Initial, problem: Problem, time: str, last: Solution) ->
     separate = isinstance(last.net, nn.ModuleDict)
     names = list(problem.components)
     first = 0 if separate else sum(problem.components[n] for n in names[: names.index(field)])
-    cycles = _cycles(problem, time, field) if condition.hard else None
+    others = _others(problem, time, field) if condition.hard else None
     found = []
     for component in components:
         values: list[Any] = []
@@ -163,7 +166,7 @@ def _started(condition: Initial, problem: Problem, time: str, last: Solution) ->
             state = EndState(
                 last.problem, last.net, axis, end, first + component, order, field if separate else None
             )
-            series = resolved(state, *cycles) if cycles is not None else None
+            series = resolved(state, others) if others is not None else None
             values.append(series or state)
         found.append(
             Initial(
@@ -174,8 +177,8 @@ def _started(condition: Initial, problem: Problem, time: str, last: Solution) ->
     return found
 
 
-def _cycles(problem: Problem, time: str, field: str) -> tuple[list[int], list[tuple[float, float]]] | None:
-    """Return axes, lower ends and periods of all coordinates but the time, if each has a hard period."""
+def _others(problem: Problem, time: str, field: str) -> list[Coordinate] | None:
+    """Return all coordinates but the time, if they span a box of one or two dimensions."""
     names = problem.domain.names
     closed = {
         c.coordinate
@@ -183,10 +186,10 @@ def _cycles(problem: Problem, time: str, field: str) -> tuple[list[int], list[tu
         if isinstance(c, Periodic) and c.hard and c.field in (None, field)
     }
     others = [name for name in names if name != time]
-    if not others or len(others) > 2 or not closed.issuperset(others):
+    if len(others) not in (1, 2) or not isinstance(problem.domain, Box):
         return None
-    ends = [problem.interval(name) for name in others]
-    return [names.index(name) for name in others], [(low, high - low) for low, high in ends]
+    ends = [(name, *problem.interval(name)) for name in others]
+    return [Coordinate(names.index(name), low, high - low, name in closed) for name, low, high in ends]
 
 
 def _within(data: PointData, problem: Problem, time: str, low: float, high: float) -> list[PointData]:

@@ -209,19 +209,22 @@ class Standard:
 
 @dataclass(frozen=True)
 class Marching(Standard):
-    """A problem u(x, t), periodic in x, by waves of x times polynomials of t, in time windows.
+    """A problem in x and t by waves or polynomials of x times polynomials of t, in time windows.
 
     With iterations or features it is a :class:`Standard` problem, a network or random sines in as many
     windows. Without, which is the default, width, depth and points do not count.
 
     Args:
-        waves: largest wave number of x.
+        waves: largest wave number of x; largest degree where x has ends.
         degree: largest degree in t of what is added to the start of a window, over t.
     """
 
     iterations: int = 0
     waves: int = 100
     degree: int = 8
+
+    periodic: ClassVar[bool] = True
+    """Whether x has a hard period."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -236,7 +239,9 @@ class Marching(Standard):
         """
         if self.iterations or self.features:
             return super().sampler()
-        return Spectral(x=math.ceil(2.5 * self.waves), t=self.degree + 3, periodic="x")
+        functions = 2 * self.waves if self.periodic else self.waves
+        count = math.ceil(1.25 * functions)
+        return Spectral(x=count, t=self.degree + 3, periodic="x" if self.periodic else ())
 
     def stages(self) -> list[Stage]:
         """Return the stages of training."""

@@ -281,6 +281,19 @@ class HardAnsatz:
         result: Any = torch.cat(pieces, 1)
         return plain(result)
 
+    def cancelled(self, axis: int, outputs: int) -> tuple[int, ...]:
+        """Return the degrees of polynomials of a coordinate that add nothing to the field; see :class:`Line`.
+
+        Args:
+            axis: of the coordinate.
+            outputs: of the network; degrees are left out for all of them or for none.
+        """
+        found = [
+            next((line.cancelled for line, _ in scalar.lines if line.axis == axis), ())
+            for scalar in self.scalars.values()
+        ]
+        return found[0] if len(found) == outputs and len(set(found)) == 1 else ()
+
     def check(self, net: Net, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         """Check what the ansatz needs of the network.
 

@@ -60,9 +60,19 @@ class Line:
     high: float
     ends: tuple[End, ...]
 
-    @cached_property
+    @property
     def cardinals(self) -> tuple[tuple[float, ...], ...]:
         """Coefficients of p_j in powers of s, of the lowest degrees that do, rounded once."""
+        return self._interpolation[1]
+
+    @property
+    def cancelled(self) -> tuple[int, ...]:
+        """Degrees whose polynomials leave of themselves, N - sum p_j ℓ_j N, no more than lower ones do."""
+        return self._interpolation[0] if self.multiplicities is None else ()
+
+    @cached_property
+    def _interpolation(self) -> tuple[tuple[int, ...], tuple[tuple[float, ...], ...]]:
+        """Return the powers of s that are used, and the coefficients of p_j."""
         length = Fraction(self.high) - Fraction(self.low)
         count = len(self.ends)
         top = 2 * count + 2 * max(k for end in self.ends for k, _ in end.terms)
@@ -89,7 +99,7 @@ class Line:
             for n, m in enumerate(powers):
                 coefficients[m] = inverse[n][j]
             result.append(tuple(float(c) for c in coefficients))
-        return tuple(result)
+        return tuple(powers), tuple(result)
 
     @cached_property
     def multiplicities(self) -> tuple[int, int] | None:
