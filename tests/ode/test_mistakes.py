@@ -1,12 +1,13 @@
 """Right-hand sides that reuse or change memory, and tolerances that do not fit: closed forms as oracles."""
 
 import math
+import warnings
 
 import pytest
 import torch
 
 from ntangent import ode
-from ntangent._base.errors import ArgumentError, ShapeError
+from ntangent._base.errors import ArgumentError, NoEffectWarning, ShapeError
 
 F64 = torch.float64
 ONE, SPAN = torch.ones(2, dtype=F64), torch.tensor([0.0, 1.0], dtype=F64)
@@ -63,3 +64,16 @@ def test_long_steps_are_right_between_their_ends(method):
         t = sign * torch.linspace(0.0, 6.0, 61, dtype=F64)
         assert (solution(t)[:, 0] - t.sin()).abs().max() < 1e-5
         assert abs(solution.events[0].item() - sign * math.pi) < 1e-5
+
+
+def test_a_tolerance_that_nothing_keeps_is_named():
+    """One step of rk4 from 0 to 1: rtol says nothing of it, as the error of 8e-3 shows."""
+    y0, t = torch.ones(1, dtype=torch.float64), torch.tensor([0.0, 1.0], dtype=torch.float64)
+    with pytest.warns(NoEffectWarning, match="rk4 has no error estimate"):
+        states = ode.odeint(lambda t, y: -y, y0, t, method="rk4", rtol=1e-10)
+    assert abs(float(states[-1, 0]) - math.exp(-1)) > 1e-3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ode.odeint(lambda t, y: -y, y0, t, method="rk4")
+        ode.odeint(lambda t, y: -y, y0, t, method="rk4", rtol=1e-10, options={"step_size": 0.1})
+        ode.odeint(lambda t, y: -y, y0, t, method="dopri5", rtol=1e-10)

@@ -426,6 +426,6 @@ def check_times(t: Any, packing: Packing) -> Tensor:
         raise ArgumentError(
             "t must be finite and strictly increasing or decreasing",
             "the solver walks from each output time to the next",
-            "t = t.unique()",
+            "t = t.unique()  # or t.unique().flip(0), backwards",
         )
     return t.to(packing.device)

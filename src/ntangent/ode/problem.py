@@ -153,6 +153,13 @@ class Problem:
         """Return a stepper; a method without an error estimate steps from output to output."""
         stepper = make_stepper(self.method, self.field, self.control, tight=tight)
         if stepper.error_order is None and not self.control.fixed:
+            if self.control.rtol != Control.rtol:
+                warnings.warn(
+                    f"ode: {self.method.name} has no error estimate and steps from output to output: "
+                    'rtol does not bound its error; options={"step_size": 0.01}, or more output times, do',
+                    NoEffectWarning,
+                    stacklevel=4,
+                )
             self.control = replace(self.control, steps=1)
             stepper = make_stepper(self.method, self.field, self.control, tight=tight)
         return stepper

@@ -134,7 +134,7 @@ class RunFolder:
             raise RunFolderError(
                 f"there is no run in {path}",
                 "its config.json is missing or was not written by a run",
-                "start the run without --resume, or correct --run-dir",
+                "name the folder of a run, or start one: ntangent solve burgers-profile --run-dir runs/first",
             )
         return cls(path, {key: value for key, value in stored.items() if key != "format"})
 

@@ -50,6 +50,14 @@ def _initial(condition: Any, problem: Any, component: int) -> list[Trace]:
 
 
 def _symmetric(condition: Any, problem: Any, component: int) -> list[Trace]:
+    ((name, at),) = condition.coordinates.items()
+    low, high = problem.interval(name)
+    if low < at < high:
+        raise ProblemError(
+            f"{condition!r} is about a plane inside {problem.domain}",
+            "the problem is stated on one side of it, and known on both by the symmetry",
+            f"domain with {name}=({at:g}, {high:g}), extent={problem.domain}",
+        )
     make = dirichlet if condition.parity == "odd" else neumann
     return make(_where(condition, problem), 0.0, component)
 
