@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from reference_checks import equation_blocks, interior, perturbed, plain, rms, rows, soft, values_of
 
-from ntangent import problems
+from ntangent import pinn, problems
 from ntangent._base.errors import NtangentError
 from ntangent.cli.app import cli
 from ntangent.pinn.objective import PinnObjective
@@ -138,3 +138,44 @@ def test_smooth_linear_problems_reach_round_off(name, goal, tmp_path):
         result = CliRunner().invoke(cli, arguments)
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout.splitlines()[-1])["relative_l2"] < goal
+
+
+def test_unknown_parameters_are_found_to_rounding():
+    """From exact observations: Newton's method on polynomials, begun from a network."""
+    recipe = CATALOGUE["pendulum"]()
+    result = problems.run("pendulum", recipe, progress=False).summary()
+    assert max(result["unknown_errors"].values()) < 1e-11  # 5e-14 is measured
+    assert result["relative_l2"] < 1e-11
+    alone = CATALOGUE["pendulum"](degree=0, points=150)
+    assert [type(stage).__name__ for stage in alone.stages()] == ["LevenbergMarquardt"]
+    assert len(alone.sampler().points(alone.problem().domain, F64, CPU)) == 150
+    with pytest.raises(NtangentError):
+        CATALOGUE["pendulum"](degree=-1)
+
+
+def test_solitons_in_windows_follow_the_closed_form():
+    recipe = CATALOGUE["schroedinger"](waves=48)
+    whole = recipe.problem()
+    end = whole.interval("t")[1] / 20
+    early = dataclasses.replace(
+        whole, domain=whole.domain.between("t", 0.0, end), extent=whole.extent.between("t", 0.0, end)
+    )
+    solution = pinn.march(
+        early, recipe.network(), recipe.stages(), windows=2, sampler=recipe.sampler(), progress=False
+    )
+    x = torch.linspace(-5, 5, 101, dtype=F64)  # on both sides of the symmetry
+    t = torch.full_like(x, end)
+    found, exact = solution(x=x, t=t), whole.reference(x, t)
+    for name in ("u", "v"):
+        assert float((found[name] - exact[name]).abs().max()) < 1e-10
+
+
+def test_burgers_is_odd_and_known_on_both_sides():
+    recipe = CATALOGUE["burgers"](iterations=60, points=600)
+    solution = problems.run("burgers", recipe, progress=False)
+    x = torch.linspace(0, 1, 11, dtype=F64)
+    t = torch.full_like(x, 0.3)
+    right, left = solution(x=x, t=t), solution(x=-x, t=t)
+    assert torch.equal(left[1:], -right[1:])
+    assert float(right.abs().max()) > 0.5
+    assert solution.evaluate(points=5)["axis_x"].tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0]
