@@ -97,3 +97,7 @@ class NoEffectWarning(UserWarning):
 
 class InstabilityWarning(UserWarning):
     """A method amplifies what it should damp: its results look finite and mean little."""
+
+
+class UndeterminedWarning(UserWarning):
+    """A problem says too little to have one solution."""

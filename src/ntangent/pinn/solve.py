@@ -14,6 +14,7 @@ from ntangent._base.describe import describe
 from ntangent._base.errors import ArgumentError, DtypeError, ProblemError, ShapeError
 from ntangent._base.protocols import Stage
 from ntangent.diagnose import Monitor
+from ntangent.pinn.determined import warn_undetermined
 from ntangent.pinn.final import final_facts
 from ntangent.pinn.held_out import HeldOut, other_sampler
 from ntangent.pinn.monitoring import Watch
@@ -125,6 +126,7 @@ def solve(
             objective, weighting=weighting, resample=resample, refine=rule, held_out=others, seed=seed
         )
         warn_without_effect(revision, stages, sampler)
+        warn_undetermined(objective)
         watch = Watch(objective, monitor)
         folder = None
         if run_dir is not None:
