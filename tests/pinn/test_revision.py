@@ -338,13 +338,7 @@ def started():
         ({"stages": [optim.Adam(4, batch=12)]}, r"Adam\(batch=12\) has no effect: there are 12"),
         ({"weighting": Causal(chunks=1)}, "one chunk"),
         ({"weighting": RBA(), "stages": [Foreign()]}, "during Foreign"),
-        (
-            {
-                "problem": Problem(Box(t=(0.0, 2.0)), [lambda u: u.t], [Initial(1.0, hard=True)]),
-                "weighting": NTK(),
-            },
-            "has one",
-        ),
+        ({"problem": started(), "weighting": NTK()}, "has one"),
         ({"resample": Shift(2), "sampler": nt.pinn.Grid(9)}, "structure of Grid"),
     ],
 )
