@@ -136,7 +136,9 @@ def test_tensorboard_writes_scalars(monkeypatch, tmp_path):
     assert ("monitor/snr.snr", 0.25, 7) in written
 
 
-@pytest.mark.parametrize("wrong", [print, [print], [EarlyStopping], [object()]], ids=["function", "functions", "class", "object"])
+@pytest.mark.parametrize(
+    "wrong", [print, [print], [EarlyStopping], [object()]], ids=["function", "functions", "class", "object"]
+)
 def test_what_is_no_callback_is_refused_before_the_training(wrong):
     steps = []
 
