@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.polynomial import chebyshev
+from pinn.stopping import Interrupt
 from torch import nn
 
 import ntangent as nt
@@ -232,24 +233,6 @@ def test_each_network_has_the_basis_of_its_own_coordinates_and_unknowns_are_foun
     torch.testing.assert_close(solution(x=x, t=t)["u"], t * torch.sin(x), rtol=0, atol=1e-11)
 
 
-class Stop:
-    """Interrupts a run after so many steps."""
-
-    def __init__(self, after):
-        self.left = after
-
-    def on_step(self, _record):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-    def on_stage(self, _record):
-        pass
-
-    def on_end(self, _outcome):
-        pass
-
-
 def test_interrupted_windows_resume_to_the_same_bits(tmp_path):
     problem = travelling()
 
@@ -261,7 +244,7 @@ def test_interrupted_windows_resume_to_the_same_bits(tmp_path):
 
     whole = go("whole")
     with pytest.raises(KeyboardInterrupt):
-        go("cut", callbacks=[Stop(8)])  # in the second window
+        go("cut", callbacks=[Interrupt(8)])  # in the second window
     resumed = go("cut", resume=True)
     assert whole.loss == resumed.loss
     x = uniform(30, 2)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from pinn.stopping import Enough
 from torch import nn
 
 import ntangent as nt
@@ -149,20 +150,6 @@ def test_a_second_network_lowers_the_loss():
     assert math.frexp(solution.net.amplitude)[0] == 0.5
 
 
-class _Stop:
-    def __init__(self, after):
-        self.after = after
-
-    def on_step(self, record):
-        return "enough" if record.step >= self.after else None
-
-    def on_stage(self, record):
-        pass
-
-    def on_end(self, outcome):
-        pass
-
-
 @pytest.mark.parametrize("after", [3, 8, 14])
 def test_a_run_with_corrections_resumes_to_the_same_bits(tmp_path, after):
     stages = [
@@ -176,7 +163,7 @@ def test_a_run_with_corrections_resumes_to_the_same_bits(tmp_path, after):
         return solve(oscillator(), net(), stages, sampler=Chebyshev(15), progress=False, **more)
 
     whole = go()
-    go(run_dir=tmp_path / "run", callbacks=[_Stop(after)], checkpoint_every=0)
+    go(run_dir=tmp_path / "run", callbacks=[Enough(after)], checkpoint_every=0)
     resumed = go(run_dir=tmp_path / "run", resume=True)
     assert torch.equal(whole.outcome.theta, resumed.outcome.theta)
     assert whole.unknowns == resumed.unknowns

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from pinn.stopping import Enough
 from torch import nn
 
 import ntangent as nt
@@ -108,29 +109,13 @@ def test_a_fit_of_data_needs_no_equation():
     assert "max_residual" not in solution.summary()
 
 
-class _Stop:
-    """A callback that ends the training after some steps."""
-
-    def __init__(self, after: int) -> None:
-        self.after = after
-
-    def on_step(self, record):
-        return "enough" if record.step >= self.after else None
-
-    def on_stage(self, record):
-        pass
-
-    def on_end(self, record):
-        pass
-
-
 STAGES = [optim.Adam(30, lr=1e-2), optim.LBFGS(15), optim.LevenbergMarquardt(15)]
 
 
 @pytest.mark.parametrize("cut", [7, 38, 52])
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path, cut):
     whole = quiet(decay(), net(), STAGES, run_dir=tmp_path / "whole")
-    quiet(decay(), net(), STAGES, run_dir=tmp_path / "cut", callbacks=[_Stop(cut)])
+    quiet(decay(), net(), STAGES, run_dir=tmp_path / "cut", callbacks=[Enough(cut)])
     # Other weights: the checkpoint must bring all that matters.
     resumed = quiet(decay(), net(seed=5), STAGES, run_dir=tmp_path / "cut", resume=True)
     assert torch.equal(whole.outcome.theta, resumed.outcome.theta)

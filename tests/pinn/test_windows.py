@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pinn.stopping import Interrupt
 from torch import nn
 
 import ntangent as nt
@@ -274,24 +275,6 @@ def test_a_field_at_points_of_all_windows_in_any_order():
     torch.testing.assert_close(single, gg[:, 1], rtol=0, atol=1e-6)
 
 
-class Stop:
-    """Interrupts a run after so many steps."""
-
-    def __init__(self, after):
-        self.left = after
-
-    def on_step(self, _record):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-    def on_stage(self, _record):
-        pass
-
-    def on_end(self, _outcome):
-        pass
-
-
 def test_interrupted_in_a_later_window_resumes_to_the_same_bits(tmp_path):
     problem = heat(
         conditions=[pinn.Initial(lambda x: torch.sin(x), n=32), pinn.Dirichlet(x=(0.0, math.pi), n=16)]
@@ -306,7 +289,7 @@ def test_interrupted_in_a_later_window_resumes_to_the_same_bits(tmp_path):
 
     whole = go("whole")
     with pytest.raises(KeyboardInterrupt):
-        go("cut", callbacks=[Stop(17)])
+        go("cut", callbacks=[Interrupt(17)])
     assert not (tmp_path / "cut" / "result.json").exists()
     resumed = go("cut", resume=True)
     assert torch.equal(whole.outcome.theta, resumed.outcome.theta)
