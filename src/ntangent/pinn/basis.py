@@ -41,7 +41,8 @@ class Waves:
         """Return the functions at x, shape (N, 1), as (N, count)."""
         k = torch.arange(1, self.modes + 1, dtype=x.dtype, device=x.device)
         angle: Any = (x - self.low) * (k * (2 * math.pi / self.period))
-        parts: Any = [_one(x), torch.cos(angle), torch.sin(angle)]
+        one = lift(x.data.new_ones(x.shape[0], 1), x)
+        parts: Any = [one, torch.cos(angle), torch.sin(angle)]
         return plain(torch.cat(parts, -1))
 
 
@@ -184,7 +185,3 @@ def _outer(a: Jet, b: Jet) -> Jet:
     for target in set(range(len(rows))) - begun:
         rows[target] = 0
     return Jet(rows.flatten(2), order, directions)
-
-
-def _one(x: Jet) -> Jet:
-    return lift(x.data.new_ones(x.shape[0], 1), x)

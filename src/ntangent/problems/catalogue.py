@@ -208,18 +208,43 @@ class Standard:
 
 
 @dataclass(frozen=True)
-class Marching(Standard):
-    """A problem in x and t by waves or polynomials of x times polynomials of t, in time windows.
+class Expanded(Standard):
+    """A problem by a basis of waves and polynomials, unless it has iterations or features.
 
-    With iterations or features it is a :class:`Standard` problem, a network or random sines in as many
-    windows. Without, which is the default, width, depth and points do not count.
+    With these it is a :class:`Standard` problem, a network or random sines. Without, which is the default,
+    width, depth and points do not count.
+    """
+
+    iterations: int = 0
+
+    def modes(self) -> tuple[int, ...]:
+        """Return the highest mode in each coordinate."""
+        raise NotImplementedError
+
+    def grid(self) -> Sampler:
+        """Return the sampler of the points that suit the basis."""
+        raise NotImplementedError
+
+    def sampler(self) -> Sampler:
+        """Return the sampler of the collocation points."""
+        return super().sampler() if self.iterations or self.features else self.grid()
+
+    def stages(self) -> list[Stage]:
+        """Return the stages of training."""
+        if self.iterations or self.features:
+            return super().stages()
+        return [optim.Polish(self.newton, modes=self.modes(), density=1)]
+
+
+@dataclass(frozen=True)
+class Marching(Expanded):
+    """A problem in x and t by waves or polynomials of x times polynomials of t, in time windows.
 
     Args:
         waves: largest wave number of x; largest degree where x has ends.
         degree: largest degree in t of what is added to the start of a window, over t.
     """
 
-    iterations: int = 0
     waves: int = 100
     degree: int = 8
 
@@ -231,23 +256,19 @@ class Marching(Standard):
         for name in ("waves", "degree"):
             check_positive(getattr(self, name), name, integer=True)
 
-    def sampler(self) -> Sampler:
-        """Return the sampler of the collocation points.
+    def modes(self) -> tuple[int, ...]:
+        """Return the highest modes of x and of t."""
+        return self.waves, self.degree
+
+    def grid(self) -> Sampler:
+        """Return the sampler of the points that suit the basis.
 
         There are a quarter more points in x than functions, and in t two more: the equations are not
         interpolated but fitted, which damps what decays within a window.
         """
-        if self.iterations or self.features:
-            return super().sampler()
         functions = 2 * self.waves if self.periodic else self.waves
         count = math.ceil(1.25 * functions)
         return Spectral(x=count, t=self.degree + 3, periodic="x" if self.periodic else ())
-
-    def stages(self) -> list[Stage]:
-        """Return the stages of training."""
-        if self.iterations or self.features:
-            return super().stages()
-        return [optim.Polish(self.newton, modes=(self.waves, self.degree), density=1)]
 
 
 @dataclass(frozen=True)

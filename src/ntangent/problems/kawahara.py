@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ntangent import optim
 from ntangent._base.check import check_positive
-from ntangent._base.protocols import Stage
 from ntangent.pinn import Box, Chebyshev, Dirichlet, Initial, Neumann, Operator, Problem, Sampler
-from ntangent.problems.catalogue import Standard, catalogued
+from ntangent.problems.catalogue import Expanded, catalogued
 
 RATE, SPEED, HEIGHT = 1 / (2 * math.sqrt(13)), 36 / 169, 105 / 169
 
@@ -33,20 +31,16 @@ def _curvature(x: Tensor, t: Tensor) -> Tensor:
 
 @catalogued("kawahara")
 @dataclass(frozen=True)
-class Kawahara(Standard):
+class Kawahara(Expanded):
     """u_t + u u_x + u_xxx - u_xxxxx = 0 on (-20, 30), to t = 10, with a travelling solitary wave.
 
     Five boundary values are taken from the wave: u and u_x at both ends, u_xx at the right one.
-
-    With iterations or features it is a network, and random sines, as elsewhere. Without, which is the
-    default, it is a product of polynomials, and points do not count.
 
     Args:
         degree: largest degree in x; in t it is a tenth of that.
     """
 
     points: int = 1000
-    iterations: int = 0
     degree: int = 100
 
     newton = 8
@@ -71,17 +65,13 @@ class Kawahara(Standard):
             reference=soliton,
         )
 
-    def sampler(self) -> Sampler:
-        """Return the sampler of the collocation points."""
-        if self.iterations or self.features:
-            return super().sampler()
-        return Chebyshev(x=self.degree * 4 // 3 + 4, t=self.degree // 10 + 6)
+    def modes(self) -> tuple[int, ...]:
+        """Return the highest degrees in x and in t."""
+        return self.degree, self.degree // 10
 
-    def stages(self) -> list[Stage]:
-        """Return the stages of training."""
-        if self.iterations or self.features:
-            return super().stages()
-        return [optim.Polish(self.newton, modes=(self.degree, self.degree // 10), density=1)]
+    def grid(self) -> Sampler:
+        """Return the sampler of the points that suit the basis."""
+        return Chebyshev(x=self.degree * 4 // 3 + 4, t=self.degree // 10 + 6)
 
     def slope(self) -> tuple[float, ...]:
         """Return the largest slope of a feature."""
